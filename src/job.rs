@@ -1,0 +1,119 @@
+//! One task on one host, fully resolved: nothing in here needs a variable, a file or a decision.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A host's place in the plan's list of hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostId(pub u32);
+
+/// A play's place in the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PlayId(pub u16);
+
+/// A task's place in the plan: its play, and its place in that play.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId {
+    /// The play.
+    pub play: PlayId,
+    /// Counted from 0.
+    pub index: u16,
+}
+
+/// A task as events and reports name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskRef {
+    /// Its place.
+    pub id: TaskId,
+    /// Its name, or the start of its command where it has none. One line.
+    pub name: Arc<str>,
+    /// `file:line` where it was written; `None` for commands from the command line.
+    pub place: Option<Arc<str>>,
+}
+
+/// One task on one host.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Which task this is.
+    pub task: TaskRef,
+    /// What is to be done.
+    pub action: Action,
+    /// Variables exported to the command.
+    pub env: Vec<(String, String)>,
+    /// Working directory.
+    pub cwd: Option<String>,
+    /// The interpreter of shell text; `None` is the account's login shell (locally `/bin/sh`).
+    /// Words of a command to which the text is appended, such as `["bash", "-euc"]`.
+    pub shell: Option<Vec<String>>,
+    /// What the command reads. `None`: end of file at once.
+    pub stdin: Option<bytes::Bytes>,
+    /// How long the command may take, from the exec request on.
+    pub timeout: Option<Duration>,
+    /// Exit codes that count as success.
+    pub ok_codes: Vec<u32>,
+    /// What a failure means for the rest.
+    pub on_failure: OnFailure,
+    /// Whether stdout and stderr are kept for later tasks, and under which name.
+    pub register: Option<String>,
+}
+
+/// What a job does.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// A command on the target.
+    Run(Command),
+    /// A local file, copied to the target, run by its own `#!`, removed.
+    Script {
+        /// Base name, for messages.
+        name: String,
+        /// The file's bytes, read once per run.
+        content: bytes::Bytes,
+        /// Arguments, as separate words.
+        args: Vec<String>,
+    },
+    /// A child process of this process, on behalf of the host.
+    Local(Command),
+    /// Text for the person who runs the playbook.
+    Print(String),
+    /// Wait.
+    Pause(Duration),
+}
+
+/// A command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Text for a shell.
+    Shell(String),
+    /// A program and its arguments, each passed on unchanged.
+    Argv(Vec<String>),
+}
+
+/// What a failed task means for the rest of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// The host does nothing more. The default.
+    #[default]
+    Stop,
+    /// The host goes on with its next task.
+    Continue,
+    /// No host starts anything more.
+    StopAll,
+}
+
+/// What a task left behind for later tasks of the same host (`register: x`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// Standard output, exact, up to [`CAPTURE_LIMIT`] bytes.
+    pub stdout: Vec<u8>,
+    /// Standard error, exact, up to [`CAPTURE_LIMIT`] bytes.
+    pub stderr: Vec<u8>,
+    /// More was written than was kept.
+    pub truncated: bool,
+    /// How it ended.
+    pub outcome: crate::outcome::Outcome,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// How much of each stream `register` keeps, in bytes.
+pub const CAPTURE_LIMIT: usize = 16 << 20;

@@ -1,0 +1,23 @@
+//! fanrun runs commands on many hosts over SSH, streams their output in whole lines, and says
+//! honestly how every one ended.
+//!
+//! # The map
+//!
+//! | floor | rooms | what is there |
+//! |---|---|---|
+//! | 0 | [`job`] [`target`] [`outcome`] [`event`] [`recap`] [`diagnostic`] [`text`] [`secret`] | plain words: no I/O, no runtime |
+//! | 1 | [`playbook`] [`inventory`] [`session`] [`sftp`] [`output`] [`sandbox`] | areas that know the words and nothing of each other |
+//! | 2 | [`plan`] [`report`] [`journal`] | what will be done; how it is told |
+//! | 3 | [`engine`] | the run loop, lanes, endings |
+//! | 4 | [`cli`] | arguments, commands, exit codes |
+//!
+//! Imports go downward only; `tests/suite/architecture.rs` fails on any other arrow.
+
+pub mod diagnostic;
+pub mod event;
+pub mod job;
+pub mod outcome;
+pub mod secret;
+pub mod session;
+pub mod target;
+pub mod text;

@@ -1,0 +1,3 @@
+//! The `fanrun` program: hands its arguments over.
+
+fn main() {}
