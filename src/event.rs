@@ -195,6 +195,8 @@ pub enum HostState {
     Refused,
     /// It was stopped, or never begun because the run was stopped.
     Cancelled,
+    /// A bug in fanrun ended its lane.
+    Internal,
 }
 
 /// How grave a diagnostic is.
@@ -300,6 +302,7 @@ impl HostState {
             Self::Unreachable => "unreachable",
             Self::Refused => "refused",
             Self::Cancelled => "cancelled",
+            Self::Internal => "internal",
         }
     }
 }

@@ -45,8 +45,10 @@ pub struct Job {
     /// The interpreter of shell text; `None` is the account's login shell (locally `/bin/sh`).
     /// Words of a command to which the text is appended, such as `["bash", "-euc"]`.
     pub shell: Option<Vec<String>>,
-    /// What the command reads. `None`: end of file at once.
-    pub stdin: Option<bytes::Bytes>,
+    /// What the command reads.
+    pub stdin: Input,
+    /// Output is passed on as it comes, not in whole lines.
+    pub pass_through: bool,
     /// How long the command may take, from the exec request on.
     pub timeout: Option<Duration>,
     /// Exit codes that count as success.
@@ -55,6 +57,17 @@ pub struct Job {
     pub on_failure: OnFailure,
     /// Whether stdout and stderr are kept for later tasks, and under which name.
     pub register: Option<String>,
+}
+
+/// What a command reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// End of file at once.
+    Nothing,
+    /// These bytes, then end of file.
+    Bytes(bytes::Bytes),
+    /// What fanrun itself reads on its standard input; for one job of a run.
+    Ours,
 }
 
 /// What a job does.

@@ -132,13 +132,11 @@ impl fmt::Debug for UserName {
     }
 }
 
-/// One host of a plan, fully resolved.
+/// One host of a plan.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// What the inventory calls it.
     pub name: HostName,
-    /// How its jobs are run.
-    pub way: Way,
     /// The groups it is in, its own first.
     pub groups: Vec<String>,
     /// Its variables, groups already merged in.
@@ -146,7 +144,7 @@ pub struct Target {
 }
 
 /// Where a target's commands run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Way {
     /// Child processes of this process.
     Local,
@@ -156,7 +154,7 @@ pub enum Way {
 
 /// Everything that is needed to open one SSH connection. All values are final: inventory,
 /// ssh_config and defaults have been merged, `~` and tokens expanded.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dial {
     /// What is resolved and connected to: a name or an address.
     pub address: String,
@@ -177,6 +175,8 @@ pub struct Dial {
     pub password: Option<Secret>,
     /// The user's known_hosts files, in order; the first is where new keys are recorded.
     pub known_hosts: Vec<PathBuf>,
+    /// New names are recorded hashed (`HashKnownHosts`).
+    pub hash_known_hosts: bool,
     /// System-wide known_hosts files: read, never written.
     pub global_known_hosts: Vec<PathBuf>,
     /// What happens with a host whose key is not known.

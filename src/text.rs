@@ -30,6 +30,40 @@ fn escape(bytes: &[u8]) -> String {
     out
 }
 
+/// The length of a plain colour sequence (`ESC [ digits ; m`, ECMA-48 "SGR") at the start of
+/// `bytes`.
+#[must_use]
+pub fn colour_length(bytes: &[u8]) -> Option<usize> {
+    // Real programs need a few dozen bytes (38;2;r;g;b); more is a flood.
+    const LONGEST: usize = 64;
+    let body = bytes.strip_prefix(b"\x1b[")?;
+    let end = body
+        .iter()
+        .take(LONGEST)
+        .position(|byte| !matches!(byte, b'0'..=b'9' | b';'))?;
+    (body[end] == b'm').then_some(end + 3)
+}
+
+/// [`printable`], with plain colours left out instead of shown.
+#[must_use]
+pub fn printable_plain(bytes: &[u8]) -> Cow<'_, str> {
+    if memchr::memchr(0x1b, bytes).is_none() {
+        return printable(bytes);
+    }
+    let mut rest = bytes;
+    let mut plain = Vec::with_capacity(bytes.len());
+    while let Some((first, after)) = rest.split_first() {
+        match colour_length(rest) {
+            Some(length) => rest = &rest[length..],
+            None => {
+                plain.push(*first);
+                rest = after;
+            }
+        }
+    }
+    Cow::Owned(printable(&plain).into_owned())
+}
+
 /// Appends `c`, or its visible form where [`must_escape`] says so.
 pub fn push_escaped(out: &mut String, c: char) {
     match c {
@@ -86,7 +120,7 @@ pub fn fit(text: &str, columns: usize) -> Cow<'_, str> {
 pub fn duration(d: Duration) -> String {
     let seconds = d.as_secs();
     match seconds {
-        _ if d < Duration::from_millis(1) && !d.is_zero() => format!("{}us", d.as_micros()),
+        _ if d < Duration::from_millis(1) => "<1ms".to_owned(),
         0 if d < Duration::from_millis(100) => format!("{}ms", d.as_millis()),
         0..60 if d.subsec_millis() < 50 && seconds > 0 => format!("{seconds}s"),
         0..60 => format!("{:.1}s", d.as_secs_f64()),
