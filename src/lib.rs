@@ -17,6 +17,7 @@ pub mod diagnostic;
 pub mod event;
 pub mod job;
 pub mod outcome;
+pub mod playbook;
 pub mod recap;
 pub mod secret;
 pub mod session;

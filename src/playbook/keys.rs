@@ -1,0 +1,116 @@
+//! The language's keys: where each may stand, and what other tools call them.
+
+/// Keys of a file besides those of a play.
+pub(super) const FILE: &[&str] = &["name", "inventory", "vars", "defaults", "plays"];
+/// Keys of a play besides [`SETTINGS`].
+pub(super) const PLAY: &[&str] = &["name", "hosts", "strategy", "fanout", "vars", "tasks"];
+/// Keys of `defaults`, and of every play.
+pub(super) const SETTINGS: &[&str] = &[
+    "user",
+    "port",
+    "identity",
+    "env",
+    "cwd",
+    "shell",
+    "timeout",
+    "connect_timeout",
+    "on_failure",
+];
+/// What a task can do; exactly one of them.
+pub(super) const ACTIONS: &[&str] = &["run", "script", "local", "print", "pause"];
+/// Keys of a task besides [`ACTIONS`].
+pub(super) const TASK: &[&str] = &[
+    "name",
+    "args",
+    "env",
+    "cwd",
+    "shell",
+    "stdin",
+    "timeout",
+    "ok_codes",
+    "on_failure",
+    "register",
+    "vars",
+];
+
+/// Part of the language, but not of this version.
+pub(super) const LATER_FILE: &[&str] = &["secrets", "handlers"];
+pub(super) const LATER_PLAY: &[&str] = &["rollout", "handlers"];
+pub(super) const LATER_SETTINGS: &[&str] = &["jump", "become"];
+pub(super) const LATER_ACTIONS: &[&str] = &[
+    "upload", "download", "ls", "wait_for", "assert", "set", "block", "rescue", "always", "include",
+];
+pub(super) const LATER_TASK: &[&str] = &[
+    "tags",
+    "when",
+    "loop",
+    "once",
+    "delegate_to",
+    "become",
+    "retry",
+    "fanout",
+    "creates",
+    "parse",
+    "table",
+    "changed_when",
+    "notify",
+    "template",
+];
+
+/// What somebody who knows another tool would write.
+pub(super) fn foreign(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "command" | "cmd" | "raw" | "exec" | "sh" | "win_shell" | "commands" => {
+            "a command is written `run: ...`"
+        }
+        "debug" | "msg" | "echo" => "text for the terminal is written `print: ...`",
+        "ignore_errors" => "write `on_failure: continue`",
+        "failed_when" => "exit codes that are fine are written `ok_codes: [0, 3]`",
+        "any_errors_fatal" => "write `on_failure: stop_all`",
+        "remote_user" | "ansible_user" | "username" => "the account is written `user: ...`",
+        "environment" => "write `env:`",
+        "chdir" | "workdir" | "dir" => "the working directory is written `cwd: ...`",
+        "forks" | "serial" | "parallel" => "how many hosts at once is written `fanout: 10`",
+        "gather_facts" => "nothing is gathered; remove it",
+        "local_action" => "a command on this machine is written `local: ...`",
+        "sleep" | "wait" => "write `pause: 30s`",
+        "steps" | "pre_tasks" | "post_tasks" => "write `tasks:`",
+        "variables" => "write `vars:`",
+        "private_key" | "key" | "identity_file" => "a private key file is written `identity: ...`",
+        "copy" | "put" => "sending files (`upload`) is not part of this version yet",
+        "fetch" | "get" => "fetching files (`download`) is not part of this version yet",
+        "roles" | "import_tasks" | "include_tasks" => "`include` is not part of this version yet",
+        "until" | "retries" | "delay" => "`retry` is not part of this version yet",
+        _ => return None,
+    })
+}
+
+/// Words of the expression language, which cannot be variables.
+pub(super) const RESERVED: &[&str] = &[
+    "true",
+    "false",
+    "none",
+    "True",
+    "False",
+    "None",
+    "not",
+    "and",
+    "or",
+    "in",
+    "is",
+    "if",
+    "else",
+    "range",
+    "dict",
+    "namespace",
+    "debug",
+];
+
+/// Whether this can be the name of a variable.
+pub(super) fn is_identifier(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}

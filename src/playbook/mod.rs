@@ -1,0 +1,66 @@
+//! Playbooks: text in, checked model out, all mistakes at once.
+//!
+//! [`load`] is pure: the caller reads the file and knows the command line. `tree` is the text as
+//! written, `validate` makes the [`model`] of it, [`template`] fills `${{ }}`, `shell` knows how a
+//! value is escaped for its place in shell text.
+
+mod keys;
+pub mod model;
+mod shell;
+pub mod template;
+mod tree;
+pub mod units;
+mod validate;
+mod values;
+
+#[cfg(test)]
+mod corpus;
+
+use std::sync::Arc;
+
+pub use model::{Action, Hosts, Line, Loaded, Located, Play, Playbook, Settings, Strategy, Task};
+pub use template::{Name, RenderCause, RenderError, Scope, Template, TemplateError};
+
+use crate::diagnostic::{Diagnostic, Source};
+
+/// The largest playbook, in bytes. Callers look at a file's size before they read it.
+pub const MAX_BYTES: u64 = 4 << 20;
+
+/// Checks a playbook.
+///
+/// # Errors
+/// Every mistake that can be found without hosts, in the order of the text. Never empty.
+pub fn load(source: &Arc<Source>) -> Result<Loaded, Vec<Diagnostic>> {
+    if source.text.len() as u64 > MAX_BYTES {
+        return Err(vec![too_large(&source.path)]);
+    }
+    let (root, mut found) = tree::parse(source);
+    let mut check = validate::Check::new(source);
+    let playbook = root.as_ref().and_then(|root| check.file(root));
+    if root.is_none() && found.is_empty() {
+        found.push(
+            Diagnostic::error("the playbook is empty")
+                .at(source, 0..0, "")
+                .help("the smallest one has `hosts:` and `tasks:`"),
+        );
+    }
+    let (errors, warnings) = check.into_diagnostics();
+    found.extend(errors);
+    found.sort_by_key(|d| d.at.as_ref().map(|at| (at.span.start, at.span.end)));
+    // A mapping that is merged or aliased twice is checked twice.
+    found.dedup();
+    match playbook {
+        Some(playbook) if found.is_empty() => Ok(Loaded { playbook, warnings }),
+        Some(_) | None => Err(found),
+    }
+}
+
+/// The mistake of a file that is larger than [`MAX_BYTES`].
+#[must_use]
+pub fn too_large(path: &std::path::Path) -> Diagnostic {
+    Diagnostic::error(format!(
+        "`{}` is larger than {} MiB, which is the most a playbook can be",
+        path.display(),
+        MAX_BYTES >> 20
+    ))
+}

@@ -1,0 +1,612 @@
+//! The tree -> the model. A mistake is noted and the rest is checked all the same.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::keys;
+use super::model::{Action, Hosts, Line, Play, Playbook, Settings, Strategy, Task};
+use super::shell::is_posix;
+use super::template::Template;
+use super::tree::{Entry, Kind, MAX_FOUND, Node};
+use crate::diagnostic::{At, Diagnostic, Source};
+use crate::event::Severity;
+use crate::target::Vars;
+use crate::text::did_you_mean;
+
+/// Tasks of a play, and plays of a file: their places are counted in 16 bits.
+const MAX_LISTED: usize = u16::MAX as usize;
+
+/// Collects what is wrong while the tree is read.
+pub(super) struct Check<'a> {
+    source: &'a Arc<Source>,
+    found: Vec<Diagnostic>,
+}
+
+/// Where a mapping stands, and so which keys it may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    File,
+    WholeFile,
+    Play,
+    Defaults,
+    Task,
+}
+
+impl Level {
+    fn noun(self) -> &'static str {
+        match self {
+            Self::File | Self::WholeFile => "a playbook",
+            Self::Play => "a play",
+            Self::Defaults => "`defaults`",
+            Self::Task => "a task",
+        }
+    }
+
+    fn allowed(self) -> Vec<&'static str> {
+        match self {
+            Self::File => keys::FILE.to_vec(),
+            Self::WholeFile => [
+                keys::FILE,
+                &keys::PLAY[1..4],
+                &keys::PLAY[5..],
+                keys::SETTINGS,
+            ]
+            .concat(),
+            Self::Play => [keys::PLAY, keys::SETTINGS].concat(),
+            Self::Defaults => keys::SETTINGS.to_vec(),
+            Self::Task => [keys::ACTIONS, keys::TASK].concat(),
+        }
+    }
+
+    fn later(self) -> Vec<&'static str> {
+        match self {
+            Self::File => keys::LATER_FILE.to_vec(),
+            Self::WholeFile => [keys::LATER_FILE, keys::LATER_PLAY, keys::LATER_SETTINGS].concat(),
+            Self::Play => [keys::LATER_PLAY, keys::LATER_SETTINGS].concat(),
+            Self::Defaults => keys::LATER_SETTINGS.to_vec(),
+            Self::Task => [keys::LATER_ACTIONS, keys::LATER_TASK].concat(),
+        }
+    }
+}
+
+impl<'a> Check<'a> {
+    pub fn new(source: &'a Arc<Source>) -> Self {
+        Self {
+            source,
+            found: Vec::new(),
+        }
+    }
+
+    /// Errors, then warnings.
+    pub fn into_diagnostics(self) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+        self.found
+            .into_iter()
+            .partition(|d| d.severity == Severity::Error)
+    }
+
+    pub(super) fn source_text(&self) -> Arc<str> {
+        Arc::clone(&self.source.text)
+    }
+
+    pub(super) fn at(&self, span: &Range<usize>) -> At {
+        At {
+            source: Arc::clone(self.source),
+            span: self.first_line(span),
+            label: String::new(),
+        }
+    }
+
+    /// Underlines stay on one line.
+    fn first_line(&self, span: &Range<usize>) -> Range<usize> {
+        let text = self.source.text.get(span.clone()).unwrap_or("");
+        let line = text.lines().next().unwrap_or("").trim_end();
+        span.start..span.start + line.len()
+    }
+
+    pub(super) fn error(&mut self, message: String, node: &Node, label: &str, help: Option<&str>) {
+        self.error_at(message, node.span.clone(), label, help);
+    }
+
+    pub(super) fn error_at(
+        &mut self,
+        message: String,
+        span: Range<usize>,
+        label: &str,
+        help: Option<&str>,
+    ) {
+        if self.found.len() >= MAX_FOUND {
+            return;
+        }
+        let span = self.first_line(&span);
+        let d = Diagnostic::error(message).at(self.source, span, label);
+        self.found.push(match help {
+            Some(help) => d.help(help),
+            None => d,
+        });
+    }
+
+    /// The whole document.
+    pub fn file(&mut self, root: &Node) -> Option<Playbook> {
+        let Kind::Map(entries) = &root.kind else {
+            let help = match root.kind {
+                Kind::List(_) => "put the list under `plays:`",
+                Kind::Scalar { .. } | Kind::Map(_) => "the smallest one has `hosts:` and `tasks:`",
+            };
+            self.error(
+                format!("a playbook is a mapping, not {}", root.noun()),
+                root,
+                "",
+                Some(help),
+            );
+            return None;
+        };
+        let many = get(entries, "plays");
+        self.check_keys(
+            entries,
+            if many.is_some() {
+                Level::File
+            } else {
+                Level::WholeFile
+            },
+        );
+        let defaults =
+            get(entries, "defaults").map_or_else(Settings::default, |node| self.defaults(node));
+        let name = self.title(entries);
+        let inventory =
+            get(entries, "inventory").map_or_else(Vec::new, |node| self.plains("inventory", node));
+        let vars = get(entries, "vars").map_or_else(Vars::new, |node| self.vars(node));
+        let plays = match many {
+            Some(node) => self.plays(node, &defaults)?,
+            None => {
+                let mut play = self.play_entries(entries, root, &defaults)?;
+                // They are the file's, where they already stand.
+                play.vars = Vars::new();
+                vec![play]
+            }
+        };
+        let source = Arc::clone(self.source);
+        Some(Playbook {
+            name,
+            inventory,
+            vars,
+            plays,
+            source,
+        })
+    }
+
+    fn title(&mut self, entries: &[Entry]) -> Option<String> {
+        let node = get(entries, "name")?;
+        self.plain("name", node).map(|name| name.value)
+    }
+
+    fn plays(&mut self, node: &Node, defaults: &Settings) -> Option<Vec<Play>> {
+        let items = self.list("plays", node)?;
+        if items.is_empty() || items.len() > MAX_LISTED {
+            let message = if items.is_empty() {
+                "`plays` is empty".into()
+            } else {
+                format!("more than {MAX_LISTED} plays")
+            };
+            self.error(message, node, "", None);
+            return None;
+        }
+        let mut plays = Vec::new();
+        for item in items {
+            let Kind::Map(entries) = &item.kind else {
+                let message = format!("a play is a mapping, not {}", item.noun());
+                self.error(message, item, "", None);
+                continue;
+            };
+            self.check_keys(entries, Level::Play);
+            plays.extend(self.play_entries(entries, item, defaults));
+        }
+        (plays.len() == items.len()).then_some(plays)
+    }
+
+    fn play_entries(
+        &mut self,
+        entries: &[Entry],
+        node: &Node,
+        defaults: &Settings,
+    ) -> Option<Play> {
+        let settings = merged(defaults, self.settings(entries));
+        let name = self.title(entries);
+        let hosts = self.hosts(entries, node);
+        let strategy = get(entries, "strategy")
+            .and_then(|node| {
+                self.one_of(
+                    "strategy",
+                    node,
+                    &[("free", Strategy::Free), ("linear", Strategy::Linear)],
+                )
+            })
+            .unwrap_or_default();
+        let fanout = get(entries, "fanout")
+            .and_then(|node| self.whole("fanout", node, 1..100_001))
+            .and_then(|n| usize::try_from(n).ok());
+        let vars = get(entries, "vars").map_or_else(Vars::new, |node| self.vars(node));
+        let tasks = self.tasks(entries, node, &settings);
+        let at = self.at(&node.span);
+        Some(Play {
+            name,
+            hosts: hosts?,
+            strategy,
+            fanout,
+            vars,
+            settings,
+            tasks: tasks?,
+            at,
+        })
+    }
+
+    fn hosts(&mut self, entries: &[Entry], play: &Node) -> Option<Hosts> {
+        let Some(node) = get(entries, "hosts") else {
+            if !entries.is_empty() {
+                self.error("the play has no `hosts`".into(), play, "", Some("name them: `hosts: web[1-3].example.com`, `hosts: all`, `hosts: localhost`"));
+            }
+            return None;
+        };
+        let Kind::Map(hosts) = &node.kind else {
+            let patterns = self.plains("hosts", node);
+            return (!patterns.is_empty()).then_some(Hosts::Patterns(patterns));
+        };
+        if hosts.is_empty() {
+            self.error("`hosts` is an empty mapping".into(), node, "", None);
+            return None;
+        }
+        let mut all = Vars::new();
+        for entry in hosts {
+            if !matches!(entry.value.kind, Kind::Map(_)) && !entry.value.is_null() {
+                let message = format!(
+                    "host `{}` must have a mapping of settings or nothing, not {}",
+                    entry.key,
+                    entry.value.noun()
+                );
+                self.error(
+                    message,
+                    &entry.value,
+                    "",
+                    Some("write it like `web1: {user: deploy, port: 2222}`"),
+                );
+            }
+            all.insert(entry.key.clone(), self.json(&entry.value));
+        }
+        Some(Hosts::Inline {
+            entries: all,
+            at: self.at(&node.span),
+        })
+    }
+
+    fn defaults(&mut self, node: &Node) -> Settings {
+        let Some(entries) = self.entries("defaults", node) else {
+            return Settings::default();
+        };
+        self.check_keys(entries, Level::Defaults);
+        self.settings(entries)
+    }
+
+    fn settings(&mut self, entries: &[Entry]) -> Settings {
+        let mut settings = Settings::default();
+        for Entry { key, value, .. } in entries {
+            match key.as_str() {
+                "user" => settings.user = self.plain(key, value),
+                "port" => {
+                    settings.port = self
+                        .whole(key, value, 1..65_536)
+                        .and_then(|n| u16::try_from(n).ok())
+                }
+                "identity" => {
+                    settings.identity = self
+                        .plains(key, value)
+                        .into_iter()
+                        .map(|i| i.value)
+                        .collect()
+                }
+                "env" => settings.env = self.env(value),
+                "cwd" => settings.cwd = self.template(key, value),
+                "shell" => settings.shell = self.shell(value),
+                "timeout" => settings.timeout = self.duration(key, value, false),
+                "connect_timeout" => settings.connect_timeout = self.duration(key, value, false),
+                "on_failure" => settings.on_failure = self.on_failure(value),
+                _ => {}
+            }
+        }
+        settings
+    }
+
+    fn tasks(&mut self, entries: &[Entry], play: &Node, settings: &Settings) -> Option<Vec<Task>> {
+        let Some(node) = get(entries, "tasks") else {
+            self.error(
+                "the play has no `tasks`".into(),
+                play,
+                "",
+                Some("list its commands: `tasks: [uptime]`"),
+            );
+            return None;
+        };
+        let items = self.list("tasks", node)?;
+        if items.is_empty() || items.len() > MAX_LISTED {
+            let message = if items.is_empty() {
+                "`tasks` is empty".into()
+            } else {
+                format!("more than {MAX_LISTED} tasks in one play")
+            };
+            self.error(message, node, "", None);
+            return None;
+        }
+        let tasks: Vec<Task> = items
+            .iter()
+            .filter_map(|item| self.task(item, settings))
+            .collect();
+        (tasks.len() == items.len()).then_some(tasks)
+    }
+
+    fn task(&mut self, node: &Node, settings: &Settings) -> Option<Task> {
+        let task = match &node.kind {
+            Kind::Map(entries) => self.task_entries(entries, node),
+            Kind::Scalar { .. } => {
+                let action = self.line("run", node).map(Action::Run);
+                action.map(|action| self.bare_task(action, node))
+            }
+            Kind::List(_) => {
+                self.error(
+                    "a task is text or a mapping, not a list".into(),
+                    node,
+                    "",
+                    Some("a command in words is written `run: [ls, -l]`"),
+                );
+                None
+            }
+        }?;
+        self.check_shell(&task, settings);
+        Some(task)
+    }
+
+    fn bare_task(&self, action: Action, node: &Node) -> Task {
+        Task {
+            name: None,
+            action,
+            env: Vec::new(),
+            cwd: None,
+            shell: None,
+            stdin: None,
+            timeout: None,
+            ok_codes: None,
+            on_failure: None,
+            register: None,
+            vars: Vars::new(),
+            at: self.at(&node.span),
+        }
+    }
+
+    fn task_entries(&mut self, entries: &[Entry], node: &Node) -> Option<Task> {
+        let known = self.check_keys(entries, Level::Task);
+        let action = self.action(entries, node, known);
+        self.check_fit(entries);
+        // A task whose action is wrong still has its other keys checked.
+        let broken = action.is_none();
+        let mut task = self.bare_task(
+            action.unwrap_or(Action::Pause(std::time::Duration::ZERO)),
+            node,
+        );
+        for Entry { key, value, .. } in entries {
+            match key.as_str() {
+                "name" => task.name = self.template(key, value),
+                "env" => task.env = self.env(value),
+                "cwd" => task.cwd = self.template(key, value),
+                "shell" => task.shell = self.shell(value),
+                "stdin" => task.stdin = self.template(key, value),
+                "timeout" => task.timeout = self.duration(key, value, false),
+                "ok_codes" => task.ok_codes = self.ok_codes(value),
+                "on_failure" => task.on_failure = self.on_failure(value),
+                "register" => task.register = self.register(value),
+                "vars" => task.vars = self.vars(value),
+                _ => {}
+            }
+        }
+        (!broken).then_some(task)
+    }
+
+    fn register(&mut self, node: &Node) -> Option<String> {
+        let name = self.plain("register", node)?.value;
+        self.variable_name("variable", &name, &node.span)
+            .then_some(name)
+    }
+
+    fn action(&mut self, entries: &[Entry], node: &Node, known: bool) -> Option<Action> {
+        let is_action = |e: &&Entry| {
+            keys::ACTIONS.contains(&e.key.as_str())
+                || keys::LATER_ACTIONS[..7].contains(&e.key.as_str())
+        };
+        let actions: Vec<&Entry> = entries.iter().filter(is_action).collect();
+        let Some(first) = actions.first() else {
+            // An unknown or future key was most likely meant to be the action.
+            if known {
+                let help = format!("add one of: {}", keys::ACTIONS.join(", "));
+                self.error("the task does nothing".into(), node, "", Some(&help));
+            }
+            return None;
+        };
+        for more in &actions[1..] {
+            let message = format!(
+                "a task does one thing: `{}` and `{}` are two",
+                first.key, more.key
+            );
+            self.error_at(
+                message,
+                more.key_span.clone(),
+                "",
+                Some("make two tasks of it"),
+            );
+        }
+        let Entry { key, value, .. } = first;
+        match key.as_str() {
+            "run" => self.line(key, value).map(Action::Run),
+            "local" => self.line(key, value).map(Action::Local),
+            "print" => self.template(key, value).map(Action::Print),
+            "pause" => self.duration(key, value, true).map(Action::Pause),
+            "script" => {
+                let args =
+                    get(entries, "args").map_or_else(Vec::new, |node| self.templates("args", node));
+                self.plain(key, value)
+                    .map(|path| Action::Script { path, args })
+            }
+            _ => None,
+        }
+    }
+
+    /// Keys that would have no effect beside this action are mistakes, not decoration.
+    fn check_fit(&mut self, entries: &[Entry]) {
+        let has = |key: &str| entries.iter().find(|e| e.key == key);
+        for action in ["print", "pause"] {
+            if has(action).is_none() {
+                continue;
+            }
+            for key in [
+                "env", "cwd", "shell", "stdin", "timeout", "ok_codes", "register",
+            ] {
+                if let Some(entry) = has(key) {
+                    self.error_at(
+                        format!("`{key}` has no effect on `{action}`"),
+                        entry.key_span.clone(),
+                        "",
+                        Some("remove it"),
+                    );
+                }
+            }
+        }
+        if let (Some(entry), None) = (has("args"), has("script")) {
+            self.error_at(
+                "`args` goes with `script`".into(),
+                entry.key_span.clone(),
+                "",
+                Some("arguments of a command stand in `run` itself"),
+            );
+        }
+        let argv = ["run", "local"]
+            .iter()
+            .any(|key| has(key).is_some_and(|e| matches!(e.value.kind, Kind::List(_))));
+        if let (Some(entry), true) = (has("shell"), argv || has("script").is_some()) {
+            let help = if argv {
+                "a list is run without a shell"
+            } else {
+                "a script is run by its own `#!` line"
+            };
+            self.error_at(
+                "`shell` has no effect here".into(),
+                entry.key_span.clone(),
+                "",
+                Some(help),
+            );
+        }
+    }
+
+    /// Values are escaped as POSIX says, which is wrong for a shell that quotes otherwise.
+    fn check_shell(&mut self, task: &Task, settings: &Settings) {
+        let (Action::Run(Line::Shell(text)) | Action::Local(Line::Shell(text))) = &task.action
+        else {
+            return;
+        };
+        let Some(shell) = task.shell.as_ref().or(settings.shell.as_ref()) else {
+            return;
+        };
+        if shell.iter().any(|word| is_posix(word)) {
+            return;
+        }
+        if let (Some((code, span)), Some(program)) = (Template::first_escaped(text), shell.first())
+        {
+            let message = format!("`{code}` cannot be escaped for `{program}`");
+            self.error_at(
+                message,
+                span,
+                "only POSIX shells are known",
+                Some("pass it through `env`, or write `| raw` to insert it as it is"),
+            );
+        }
+    }
+
+    /// Whether all keys may stand here.
+    fn check_keys(&mut self, entries: &[Entry], level: Level) -> bool {
+        let (allowed, later) = (level.allowed(), level.later());
+        let mut all = true;
+        for Entry { key, key_span, .. } in entries {
+            let key = key.as_str();
+            if allowed.contains(&key) {
+                continue;
+            }
+            all = false;
+            let (message, help) = if later.contains(&key) {
+                (
+                    format!(
+                        "`{key}` is part of the playbook language but this version cannot do it yet"
+                    ),
+                    None,
+                )
+            } else if level == Level::File && Level::WholeFile.allowed().contains(&key) {
+                let help = "the file has `plays`, so the key belongs inside one of them";
+                (
+                    format!("`{key}` cannot stand beside `plays`"),
+                    Some(help.to_owned()),
+                )
+            } else {
+                (
+                    format!("unknown key `{key}` in {}", level.noun()),
+                    Some(unknown_help(key, &allowed, &later, level)),
+                )
+            };
+            self.error_at(message, key_span.clone(), "", help.as_deref());
+        }
+        all
+    }
+}
+
+fn unknown_help(key: &str, allowed: &[&str], later: &[&str], level: Level) -> String {
+    if key.contains(char::is_whitespace) && level == Level::Task {
+        return "a command that holds `: ` must be quoted as a whole, or written under `run: |`"
+            .into();
+    }
+    if let Some(foreign) = keys::foreign(key) {
+        return foreign.into();
+    }
+    if let Some(near) = did_you_mean(key, allowed.iter().chain(later).copied()) {
+        return format!("did you mean `{near}`?");
+    }
+    let elsewhere = [Level::Task, Level::Play, Level::WholeFile]
+        .into_iter()
+        .find(|other| *other != level && other.allowed().contains(&key));
+    match elsewhere {
+        Some(other) => format!(
+            "it is a key of {}; allowed here: {}",
+            other.noun(),
+            allowed.join(", ")
+        ),
+        None => format!("allowed here: {}", allowed.join(", ")),
+    }
+}
+
+fn get<'n>(entries: &'n [Entry], key: &str) -> Option<&'n Node> {
+    entries.iter().find(|e| e.key == key).map(|e| &*e.value)
+}
+
+/// The play's own settings win; `env` is joined name by name.
+fn merged(defaults: &Settings, own: Settings) -> Settings {
+    let mut env = defaults.env.clone();
+    env.retain(|(name, _)| own.env.iter().all(|(other, _)| other != name));
+    env.extend(own.env);
+    let defaults = defaults.clone();
+    Settings {
+        user: own.user.or(defaults.user),
+        port: own.port.or(defaults.port),
+        identity: if own.identity.is_empty() {
+            defaults.identity
+        } else {
+            own.identity
+        },
+        env,
+        cwd: own.cwd.or(defaults.cwd),
+        shell: own.shell.or(defaults.shell),
+        timeout: own.timeout.or(defaults.timeout),
+        connect_timeout: own.connect_timeout.or(defaults.connect_timeout),
+        on_failure: own.on_failure.or(defaults.on_failure),
+    }
+}
