@@ -15,6 +15,7 @@
 
 pub mod diagnostic;
 pub mod event;
+pub mod inventory;
 pub mod job;
 pub mod outcome;
 pub mod playbook;

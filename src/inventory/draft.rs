@@ -1,0 +1,286 @@
+//! An inventory while it is read: hosts and groups as far as they are known, and every mistake
+//! found on the way.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::pattern::{Fault, Literal, PatternError};
+use super::range::{NAME_LIMIT, words};
+use super::{Group, Host, Inventory, Pattern, Set, Settings, Unknown, VARS_LIMIT, weight_of};
+use crate::diagnostic::{Diagnostic, Source};
+use crate::target::{HostName, Vars};
+
+/// More mistakes than anybody reads; what follows is not reported.
+const DIAGNOSTIC_LIMIT: usize = 100;
+
+/// Each group pattern looks at every host once.
+const PATTERN_LIMIT: usize = 1_000;
+
+/// Where a piece of text stands.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) span: Range<usize>,
+    /// From 1; 0 where there is no line.
+    pub(super) line: u64,
+}
+
+/// What is said about a host beside its name.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Details {
+    pub(super) settings: Settings,
+    pub(super) vars: Vars,
+}
+
+/// Whether naming a host again is a mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    Error,
+    Warn,
+    Join,
+}
+
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) source: Arc<Source>,
+    pub(super) hosts: Vec<Host>,
+    pub(super) groups: Vec<Group>,
+    pub(super) vars: Vars,
+    pub(super) errors: Vec<Diagnostic>,
+    pub(super) warnings: Vec<Diagnostic>,
+    places: HashMap<String, (usize, u64)>,
+    patterns: Vec<(usize, String, Place)>,
+    names_left: usize,
+    vars_left: usize,
+}
+
+impl Draft {
+    pub(super) fn new(source: &Arc<Source>) -> Self {
+        Self {
+            source: Arc::clone(source),
+            hosts: Vec::new(),
+            groups: Vec::new(),
+            vars: Vars::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            places: HashMap::new(),
+            patterns: Vec::new(),
+            names_left: 10 * NAME_LIMIT,
+            vars_left: VARS_LIMIT,
+        }
+    }
+
+    pub(super) fn error(
+        &mut self,
+        place: &Place,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) {
+        if self.errors.len() < DIAGNOSTIC_LIMIT {
+            let mut found = Diagnostic::error(message).at(&self.source, place.span.clone(), "");
+            found.help = help;
+            self.errors.push(found);
+        }
+    }
+
+    /// `inventory.yml:22`, or the file alone where there is no line.
+    pub(super) fn origin(&self, place: &Place) -> String {
+        let path = self.source.path.display();
+        match place.line {
+            0 => path.to_string(),
+            line => format!("{path}:{line}"),
+        }
+    }
+
+    fn fault(&mut self, text: &str, place: &Place, error: &PatternError) {
+        let Fault {
+            span,
+            message,
+            help,
+        } = error.fault().clone();
+        // Quoted and folded scalars stand in the file in another form than they are read.
+        let exact = self.source.text.get(place.span.clone()) == Some(text);
+        let span = if exact {
+            place.span.start + span.start..place.span.start + span.end
+        } else {
+            place.span.clone()
+        };
+        let place = Place {
+            span,
+            line: place.line,
+        };
+        self.error(&place, message, help);
+    }
+
+    /// Adds the hosts that `text` names: words that may have ranges, a user and a port.
+    pub(super) fn define(
+        &mut self,
+        text: &str,
+        place: &Place,
+        details: &Details,
+        group: Option<usize>,
+        again: Again,
+    ) {
+        for (start, word) in words(text) {
+            let (literal, count) = match self.literal(word, start) {
+                Ok(found) => found,
+                Err(error) => {
+                    self.fault(text, place, &error);
+                    continue;
+                }
+            };
+            if count > 1 && details.settings.address.is_some() {
+                let message =
+                    format!("`{word}` is {count} hosts, which cannot all have one address");
+                self.error(
+                    place,
+                    message,
+                    Some("give each host an entry of its own".into()),
+                );
+            }
+            self.names_left -= count;
+            let size = weight_of(&details.vars).saturating_mul(count);
+            if size > self.vars_left {
+                self.error(
+                    place,
+                    "the variables of all hosts together take more than 64 MiB",
+                    None,
+                );
+                return;
+            }
+            self.vars_left -= size;
+            let mut details = details.clone();
+            let mut settings = literal.settings(&self.origin(place));
+            settings.lay_over(&details.settings);
+            details.settings = settings;
+            for name in literal.host.expand() {
+                self.add(&name, word, place, &details, group, again);
+            }
+        }
+    }
+
+    fn literal(&self, word: &str, start: usize) -> Result<(Literal, usize), PatternError> {
+        let literal = Literal::parse(word, start)?;
+        let limit = self.names_left.min(NAME_LIMIT);
+        let count = literal.host.check_count(limit, start..start + word.len())?;
+        Ok((literal, count))
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        word: &str,
+        place: &Place,
+        details: &Details,
+        group: Option<usize>,
+        again: Again,
+    ) {
+        let name = match HostName::new(name) {
+            Ok(name) => name,
+            Err(e) => return self.error(place, format!("`{word}`: the name {e}"), None),
+        };
+        if let Some(group) = group.and_then(|at| self.groups.get_mut(at)) {
+            group.hosts.push(name.clone());
+        }
+        let Some(&(at, line)) = self.places.get(name.as_str()) else {
+            if self.hosts.len() >= NAME_LIMIT {
+                let message = format!("the inventory has more than {NAME_LIMIT} hosts");
+                return self.error(place, message, None);
+            }
+            self.places
+                .insert(name.to_string(), (self.hosts.len(), place.line));
+            self.hosts.push(Host {
+                name,
+                settings: details.settings.clone(),
+                vars: details.vars.clone(),
+            });
+            return;
+        };
+        match again {
+            Again::Join if clash(&self.hosts[at], details) => {
+                let help = (line > 0).then(|| format!("it is first defined at line {line}"));
+                let message = format!("host `{name}` is defined twice, in different ways");
+                self.error(place, message, help);
+            }
+            Again::Join => {
+                self.hosts[at].settings.lay_over(&details.settings);
+                self.hosts[at].vars.extend(details.vars.clone());
+            }
+            Again::Warn if same(&self.hosts[at].settings, &details.settings) => {
+                if self.warnings.len() < DIAGNOSTIC_LIMIT {
+                    let message = format!("host `{name}` is listed twice");
+                    let found = Diagnostic::warning(message);
+                    self.warnings
+                        .push(found.at(&self.source, place.span.clone(), ""));
+                }
+            }
+            Again::Warn | Again::Error => {
+                let help = (line > 0).then(|| format!("it is first defined at line {line}"));
+                self.error(place, format!("host `{name}` is defined twice"), help);
+            }
+        }
+    }
+
+    /// Keeps a pattern of a group until all names are known.
+    pub(super) fn pattern(&mut self, group: usize, text: &str, place: &Place) {
+        if self.patterns.len() == PATTERN_LIMIT {
+            let message = format!("the groups have more than {PATTERN_LIMIT} patterns");
+            return self.error(place, message, None);
+        }
+        self.patterns.push((group, text.to_owned(), place.clone()));
+    }
+
+    /// Puts the inventory together. Patterns in groups see the hosts and the members that are
+    /// written by name, whatever the order in the file.
+    pub(super) fn finish(mut self) -> Result<(Inventory, Vec<Diagnostic>), Vec<Diagnostic>> {
+        if self.errors.is_empty() && !self.patterns.is_empty() {
+            self.run_patterns();
+        }
+        if !self.errors.is_empty() {
+            return Err(self.errors);
+        }
+        let made = Inventory::put_together(self.hosts, self.groups, self.vars);
+        if let Some(excess) = made.excess {
+            let found = Diagnostic::error(excess).at(&self.source, 0..0, "");
+            return Err(vec![found]);
+        }
+        Ok((made, self.warnings))
+    }
+
+    fn run_patterns(&mut self) {
+        let (hosts, groups) = (self.hosts.clone(), self.groups.clone());
+        let named = Inventory::put_together(hosts, groups, Vars::new());
+        for (group, text, place) in std::mem::take(&mut self.patterns) {
+            let selected = Pattern::parse(&text).and_then(|p| p.select(&named, Unknown::Refuse));
+            match selected {
+                Err(error) => self.fault(&text, &place, &error),
+                Ok(selected) => {
+                    let names = selected.into_iter().map(|host| host.name);
+                    let known = names.filter(|name| self.places.contains_key(name.as_str()));
+                    self.groups[group].hosts.extend(known);
+                }
+            }
+        }
+    }
+}
+
+/// The same user and port, wherever they were written.
+fn same(a: &Settings, b: &Settings) -> bool {
+    a.user.as_ref().map(|set| &set.value) == b.user.as_ref().map(|set| &set.value)
+        && a.port.as_ref().map(|set| set.value) == b.port.as_ref().map(|set| set.value)
+}
+
+/// Both say something about the same thing, and not the same.
+fn clash(host: &Host, details: &Details) -> bool {
+    fn differ<T: PartialEq>(a: &Option<Set<T>>, b: &Option<Set<T>>) -> bool {
+        matches!((a, b), (Some(a), Some(b)) if a.value != b.value)
+    }
+    let (a, b) = (&host.settings, &details.settings);
+    let other = |(key, value)| host.vars.get(key).is_some_and(|before| before != value);
+    differ(&a.address, &b.address)
+        || differ(&a.port, &b.port)
+        || differ(&a.user, &b.user)
+        || differ(&a.identity, &b.identity)
+        || differ(&a.connection, &b.connection)
+        || details.vars.iter().any(other)
+}
