@@ -18,6 +18,7 @@ pub mod event;
 pub mod inventory;
 pub mod job;
 pub mod outcome;
+pub mod output;
 pub mod playbook;
 pub mod recap;
 pub mod secret;
