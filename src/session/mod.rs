@@ -10,11 +10,16 @@
 //!   sides' windows are full.
 //! * Nothing here retries, waits for people, or decides what an ending means.
 
+pub mod local;
+pub mod scripted;
+pub mod ssh;
+
 use bytes::Bytes;
 
 use crate::event::Stream;
 use crate::job::Command;
-use crate::outcome::ExitStatus;
+use crate::outcome::{ExitStatus, HostProblem};
+use crate::target::Dial;
 
 /// What to start.
 #[derive(Debug)]
@@ -113,6 +118,8 @@ pub enum Signal {
     Term,
     /// End.
     Kill,
+    /// No signal: only look what is left.
+    Probe,
 }
 
 impl Signal {
@@ -122,6 +129,7 @@ impl Signal {
         match self {
             Self::Term => "TERM",
             Self::Kill => "KILL",
+            Self::Probe => "0",
         }
     }
 }
@@ -129,8 +137,181 @@ impl Signal {
 /// What one sweep over a process's group and descendants found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sweep {
-    /// So many processes were there and were sent the signal. 0: all are gone.
+    /// So many processes were there, and were sent the signal if it is one. 0: all are gone.
     Signalled(u32),
     /// Nothing could be learnt: no second channel, no POSIX shell, a forced command.
     Unknown,
+}
+
+/// How hosts are reached.
+pub enum Connector {
+    /// Over SSH.
+    Ssh(ssh::Dialer),
+    /// As a test says.
+    Scripted(Box<ScriptedDial>),
+}
+
+/// Gives a test's session for an address.
+pub type ScriptedDial =
+    dyn Fn(&Dial) -> Result<scripted::ScriptedSession, HostProblem> + Send + Sync;
+
+impl Connector {
+    /// Over SSH.
+    #[must_use]
+    pub fn ssh(dialer: ssh::Dialer) -> Self {
+        Self::Ssh(dialer)
+    }
+
+    /// Makes one attempt to open a session, under the dial's deadline.
+    ///
+    /// # Errors
+    /// Why the host cannot be worked on.
+    pub async fn connect(&self, dial: &Dial) -> Result<Session, HostProblem> {
+        match self {
+            Self::Ssh(dialer) => Ok(Session::Ssh(Box::new(dialer.connect(dial).await?))),
+            Self::Scripted(script) => Ok(Session::Scripted(script(dial)?)),
+        }
+    }
+}
+
+/// An open way to one host.
+pub enum Session {
+    /// Over SSH.
+    Ssh(Box<ssh::SshSession>),
+    /// Children of this process.
+    Local(local::LocalSession),
+    /// As a test says.
+    Scripted(scripted::ScriptedSession),
+}
+
+/// A running process.
+pub enum Process {
+    /// On an SSH channel.
+    Ssh(Box<ssh::SshProcess>),
+    /// A child of this process.
+    Local(Box<local::LocalProcess>),
+    /// As a test says.
+    Scripted(scripted::ScriptedProcess),
+}
+
+impl Session {
+    /// This machine.
+    #[must_use]
+    pub fn local() -> Self {
+        Self::Local(local::LocalSession::new())
+    }
+
+    /// Starts a process.
+    ///
+    /// # Errors
+    /// [`SpawnError`]; in every case the command certainly never ran.
+    pub async fn start(&mut self, spawn: Spawn) -> Result<Process, SpawnError> {
+        Ok(match self {
+            Self::Ssh(session) => Process::Ssh(Box::new(session.start(spawn).await?)),
+            Self::Local(session) => Process::Local(Box::new(session.start(spawn).await?)),
+            Self::Scripted(session) => Process::Scripted(session.start(spawn).await?),
+        })
+    }
+
+    /// Signals all that is left of a process, on a way of its own, and counts it. What the process
+    /// does meanwhile goes to `meanwhile`: its channel has to be read, or it would block the very
+    /// connection that the sweep uses.
+    pub async fn sweep(
+        &mut self,
+        process: &mut Process,
+        signal: Signal,
+        mut meanwhile: impl FnMut(ProcessEvent),
+    ) -> Sweep {
+        match (self, process) {
+            (Self::Ssh(session), Process::Ssh(process)) => {
+                let mut work = std::pin::pin!(session.sweep(process.id(), signal));
+                let mut ended = false;
+                loop {
+                    let event = tokio::select! {
+                        biased;
+                        found = &mut work => return found,
+                        event = process.next(), if !ended => event,
+                    };
+                    ended = matches!(event, ProcessEvent::Ended(_));
+                    meanwhile(event);
+                }
+            }
+            (Self::Local(session), Process::Local(process)) => session.sweep(process, signal).await,
+            (Self::Scripted(session), Process::Scripted(process)) => {
+                session.sweep(process, signal).await
+            }
+            // A process of another session: nothing can be learnt here.
+            (Self::Ssh(_) | Self::Local(_) | Self::Scripted(_), _) => Sweep::Unknown,
+        }
+    }
+
+    /// Gets ready for a further process, so that starting it costs no round trip of its own.
+    pub async fn prepare(&mut self) {
+        match self {
+            Self::Ssh(session) => session.prepare().await,
+            Self::Local(_) | Self::Scripted(_) => {}
+        }
+    }
+
+    /// Whether the connection is gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Self::Ssh(session) => session.is_closed(),
+            Self::Local(_) | Self::Scripted(_) => false,
+        }
+    }
+
+    /// What was odd since the last call; each one line.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        match self {
+            Self::Ssh(session) => session.take_warnings(),
+            Self::Local(_) | Self::Scripted(_) => Vec::new(),
+        }
+    }
+
+    /// Ends the connection politely; bounded.
+    pub async fn close(self) {
+        match self {
+            Self::Ssh(session) => session.close().await,
+            Self::Local(_) | Self::Scripted(_) => {}
+        }
+    }
+
+    /// Ends the connection now.
+    pub fn abort(&self) {
+        match self {
+            Self::Ssh(session) => session.abort(),
+            Self::Local(_) | Self::Scripted(_) => {}
+        }
+    }
+}
+
+impl Process {
+    /// What it does next. Cancel-safe. [`ProcessEvent::Ended`] is the last.
+    pub async fn next(&mut self) -> ProcessEvent {
+        match self {
+            Self::Ssh(process) => process.next().await,
+            Self::Local(process) => process.next().await,
+            Self::Scripted(process) => process.next().await,
+        }
+    }
+
+    /// Asks the other side to signal it; never waits for long.
+    pub async fn signal(&mut self, signal: Signal) {
+        match self {
+            Self::Ssh(process) => process.signal(signal).await,
+            Self::Local(process) => process.signal(signal).await,
+            Self::Scripted(process) => process.signal(signal).await,
+        }
+    }
+
+    /// Gives it up: nothing more is read or written.
+    pub async fn close(&mut self) {
+        match self {
+            Self::Ssh(process) => process.close().await,
+            Self::Local(process) => process.close().await,
+            Self::Scripted(process) => process.close().await,
+        }
+    }
 }
