@@ -21,6 +21,7 @@ pub mod outcome;
 pub mod output;
 pub mod playbook;
 pub mod recap;
+pub mod sandbox;
 pub mod secret;
 pub mod session;
 pub mod target;
