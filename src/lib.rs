@@ -19,6 +19,7 @@ pub mod inventory;
 pub mod job;
 pub mod outcome;
 pub mod output;
+pub mod plan;
 pub mod playbook;
 pub mod recap;
 pub mod sandbox;

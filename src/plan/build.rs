@@ -1,0 +1,751 @@
+//! From a playbook, an inventory and a command line to a plan; all mistakes at once.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::values::{self, HOST_FIELDS, OWN_NAMES, RESULT_FIELDS};
+use super::{Plan, Play, Reaching, Step, Task};
+use crate::diagnostic::{At, Diagnostic, Source};
+use crate::event::RunInfo;
+use crate::inventory::{Inventory, Pattern, PatternError, Selected, Unknown};
+use crate::job::{Action, Command, HostId, OnFailure, PlayId, TaskId, TaskRef};
+use crate::playbook::{self, Hosts, Line, Playbook, Strategy, Template};
+use crate::target::{HostName, Target, Vars, Way};
+use crate::text;
+
+/// What a plan stands on besides the playbook.
+pub struct Ground {
+    /// All hosts that are known.
+    pub inventory: Inventory,
+    /// An inventory was named, so that an unknown name is a mistake and not a host to dial.
+    pub listed: bool,
+    /// `--limit`
+    pub limit: Option<String>,
+    /// `-e`
+    pub vars: Vars,
+    /// How hosts are reached.
+    pub reaching: Reaching,
+    /// `--fanout`
+    pub fanout: Option<usize>,
+    /// Plays without hosts are no mistake.
+    pub allow_empty: bool,
+}
+
+/// Hosts worked on at once where nobody says otherwise.
+pub const FANOUT: usize = 64;
+/// The largest script that is copied to hosts.
+const SCRIPT_LIMIT: u64 = 16 << 20;
+
+/// A plan, and what is worth a word.
+#[derive(Debug)]
+pub struct Built {
+    /// The plan.
+    pub plan: Plan,
+    /// Warnings, printable.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Why there is no plan.
+#[derive(Debug)]
+pub enum PlanError {
+    /// Mistakes in what was written.
+    Wrong(Vec<Diagnostic>),
+    /// No host is selected; one line.
+    NothingMatched(String),
+}
+
+/// Makes the plan of a playbook.
+///
+/// # Errors
+/// All mistakes that can be found without connecting to anything.
+pub fn build(playbook: Playbook, ground: &Ground) -> Result<Built, PlanError> {
+    let mut draft = Draft::new(ground);
+    let folder = playbook
+        .source
+        .path
+        .parent()
+        .unwrap_or(Path::new(""))
+        .to_owned();
+    let source = Arc::clone(&playbook.source);
+    for play in playbook.plays {
+        draft.add_play(play, &folder, &source);
+    }
+    let title = playbook.source.path.display().to_string();
+    let mut plan = draft.finish(title, playbook.vars)?;
+    let undefined = undefined_names(&plan.plan, &source);
+    if !undefined.is_empty() {
+        return Err(PlanError::Wrong(undefined));
+    }
+    let places = plan.plan.plays.iter().map(|play| play.fanout);
+    let info = RunInfo {
+        fanout: places.max().unwrap_or(FANOUT),
+        ..(*plan.plan.info).clone()
+    };
+    plan.plan.info = Arc::new(info);
+    Ok(plan)
+}
+
+/// One command from the command line.
+#[derive(Debug, Clone, Default)]
+pub struct Single {
+    /// Text for the account's login shell.
+    pub command: String,
+    /// How long it may take on each host.
+    pub timeout: Option<Duration>,
+    /// Our standard input goes in and bytes come out as they are; for one host.
+    pub pass_through: bool,
+}
+
+/// Makes the plan of one command on the hosts of a pattern.
+///
+/// # Errors
+/// As [`build`].
+pub fn single(pattern: &str, single: Single, ground: &Ground) -> Result<Built, PlanError> {
+    let Single {
+        command,
+        timeout,
+        pass_through,
+    } = single;
+    let mut draft = Draft::new(ground);
+    let title = text::fit(&one_line(&command), 72).into_owned();
+    let hosts = draft.select_text(pattern);
+    let reference = TaskRef {
+        id: TaskId {
+            play: PlayId(0),
+            index: 0,
+        },
+        name: text::fit(&one_line(&command), 48).as_ref().into(),
+        place: None,
+    };
+    let task = Task {
+        reference,
+        on_failure: OnFailure::Stop,
+        action: Step::Plain(Action::Run(Command::Shell(command))),
+        env: Vec::new(),
+        cwd: None,
+        shell: None,
+        stdin: None,
+        timeout,
+        ok_codes: vec![0],
+        register: None,
+        pass_through,
+        vars: Vars::new(),
+    };
+    let settings = playbook::Settings::default();
+    draft.push_play(
+        pattern.into(),
+        hosts,
+        false,
+        None,
+        vec![task],
+        Vars::new(),
+        &settings,
+    );
+    draft.finish(title, Vars::new())
+}
+
+struct Draft<'a> {
+    ground: &'a Ground,
+    targets: Vec<Target>,
+    ids: HashMap<HostName, HostId>,
+    /// The way of each host in the last play it was in, so that plays share connections.
+    ways: HashMap<HostId, Arc<Way>>,
+    plays: Vec<Play>,
+    errors: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
+    warned: HashSet<String>,
+    empty: Vec<String>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(ground: &'a Ground) -> Self {
+        Self {
+            ground,
+            targets: Vec::new(),
+            ids: HashMap::new(),
+            ways: HashMap::new(),
+            plays: Vec::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            warned: HashSet::new(),
+            empty: Vec::new(),
+        }
+    }
+
+    fn add_play(&mut self, play: playbook::Play, folder: &Path, source: &Arc<Source>) {
+        let (name, hosts) = match &play.hosts {
+            Hosts::Patterns(patterns) => {
+                let texts: Vec<&str> = patterns.iter().map(|p| p.value.as_str()).collect();
+                let mut found = Vec::new();
+                for pattern in patterns {
+                    found.extend(self.select_at(&pattern.value, &pattern.at));
+                }
+                (texts.join(","), found)
+            }
+            Hosts::Inline { entries, at } => match Inventory::from_inline(entries, at) {
+                Ok(inventory) => {
+                    let names: Vec<&str> = entries.keys().map(String::as_str).collect();
+                    let inventory = self.ground.inventory.clone().merge(inventory);
+                    let found = select(&names.join(","), &inventory, Unknown::Refuse, self.ground);
+                    (
+                        names.join(","),
+                        self.keep(found.map(|hosts| with_entries(hosts, &inventory)), Some(at)),
+                    )
+                }
+                Err(mistakes) => {
+                    self.errors.extend(mistakes);
+                    (String::new(), Vec::new())
+                }
+            },
+        };
+        let name: Arc<str> = play.name.unwrap_or(name).into();
+        let place = PlayId(u16::try_from(self.plays.len()).unwrap_or(u16::MAX));
+        let mut tasks = Vec::with_capacity(play.tasks.len());
+        for (index, task) in play.tasks.into_iter().enumerate() {
+            let id = TaskId {
+                play: place,
+                index: u16::try_from(index).unwrap_or(u16::MAX),
+            };
+            match merge(id, task, &play.settings, folder, source) {
+                Ok(task) => tasks.push(task),
+                Err(mistake) => self.errors.push(*mistake),
+            }
+        }
+        let linear = play.strategy == Strategy::Linear;
+        self.push_play(
+            name,
+            hosts,
+            linear,
+            play.fanout,
+            tasks,
+            play.vars,
+            &play.settings,
+        );
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the parts of one play, named at the callers"
+    )]
+    fn push_play(
+        &mut self,
+        name: Arc<str>,
+        hosts: Vec<Chosen>,
+        linear: bool,
+        fanout: Option<usize>,
+        tasks: Vec<Task>,
+        vars: Vars,
+        settings: &playbook::Settings,
+    ) {
+        let mut ids = Vec::with_capacity(hosts.len());
+        let mut ways = HashMap::with_capacity(hosts.len());
+        for host in hosts {
+            let way = self.way(&host, settings);
+            let id = self.target(host);
+            if ways.contains_key(&id) {
+                continue;
+            }
+            let shared = match self.ways.get(&id) {
+                Some(known) if **known == way => Arc::clone(known),
+                Some(_) | None => Arc::new(way),
+            };
+            self.ways.insert(id, Arc::clone(&shared));
+            ways.insert(id, shared);
+            ids.push(id);
+        }
+        let fanout = self.ground.fanout.or(fanout).unwrap_or(FANOUT);
+        self.plays.push(Play {
+            name,
+            hosts: ids,
+            linear,
+            fanout,
+            tasks,
+            ways,
+            vars,
+        });
+    }
+
+    fn way(&mut self, host: &Chosen, settings: &playbook::Settings) -> Way {
+        match self
+            .ground
+            .reaching
+            .reach(&host.name, &host.settings, settings)
+        {
+            Ok(reached) => {
+                for warning in reached.warnings {
+                    if self.warned.insert(warning.clone()) {
+                        self.warnings.push(Diagnostic::warning(warning));
+                    }
+                }
+                reached.way
+            }
+            Err(reason) => {
+                if self.warned.insert(reason.clone()) {
+                    self.errors.push(Diagnostic::error(reason));
+                }
+                Way::Local
+            }
+        }
+    }
+
+    fn target(&mut self, host: Chosen) -> HostId {
+        if let Some(id) = self.ids.get(&host.name) {
+            return *id;
+        }
+        let id = HostId(u32::try_from(self.targets.len()).unwrap_or(u32::MAX));
+        self.ids.insert(host.name.clone(), id);
+        self.targets.push(Target {
+            name: host.name,
+            groups: host.groups,
+            vars: host.vars,
+        });
+        id
+    }
+
+    fn unknown(&self) -> Unknown {
+        if self.ground.listed {
+            Unknown::Refuse
+        } else {
+            Unknown::Dial
+        }
+    }
+
+    fn select_at(&mut self, pattern: &str, at: &At) -> Vec<Chosen> {
+        let found = select(pattern, &self.ground.inventory, self.unknown(), self.ground);
+        let found = found.map(|hosts| with_entries(hosts, &self.ground.inventory));
+        self.keep(found, Some(at))
+    }
+
+    fn select_text(&mut self, pattern: &str) -> Vec<Chosen> {
+        let found = select(pattern, &self.ground.inventory, self.unknown(), self.ground);
+        let found = found.map(|hosts| with_entries(hosts, &self.ground.inventory));
+        let source = Source {
+            path: "<command line>".into(),
+            text: pattern.into(),
+        };
+        let at = At {
+            source: Arc::new(source),
+            span: 0..pattern.len(),
+            label: String::new(),
+        };
+        self.keep(found, Some(&at))
+    }
+
+    fn keep(&mut self, found: Result<Vec<Chosen>, PatternError>, at: Option<&At>) -> Vec<Chosen> {
+        match found {
+            Ok(hosts) => return hosts,
+            Err(PatternError::NothingMatched(fault)) => self.empty.push(fault.message),
+            Err(error) => {
+                let fault = error.fault();
+                let mut mistake = Diagnostic::error(fault.message.clone());
+                if let Some(at) = at {
+                    mistake = mistake.at(&at.source, inside(at, &fault.span), "");
+                }
+                mistake.help.clone_from(&fault.help);
+                self.errors.push(mistake);
+            }
+        }
+        Vec::new()
+    }
+
+    fn finish(mut self, title: String, file_vars: Vars) -> Result<Built, PlanError> {
+        if !self.errors.is_empty() {
+            return Err(PlanError::Wrong(self.errors));
+        }
+        self.limit()?;
+        if !self.ground.allow_empty {
+            if let Some(message) = self.empty.into_iter().next() {
+                return Err(PlanError::NothingMatched(message));
+            }
+            if self.plays.iter().all(|play| play.hosts.is_empty()) {
+                let limit = self.ground.limit.as_deref();
+                let by = limit.map_or(String::new(), |limit| format!(" within `--limit {limit}`"));
+                return Err(PlanError::NothingMatched(format!(
+                    "no host is selected{by}"
+                )));
+            }
+        }
+        let info = RunInfo {
+            title,
+            hosts: self
+                .targets
+                .iter()
+                .map(|target| target.name.clone())
+                .collect(),
+            tasks: self.plays.iter().map(|play| play.tasks.len()).sum(),
+            fanout: self
+                .plays
+                .iter()
+                .map(|play| play.fanout)
+                .max()
+                .unwrap_or(FANOUT),
+            started: 0,
+        };
+        let plan = Plan {
+            info: Arc::new(info),
+            targets: self.targets,
+            plays: self.plays,
+            file_vars,
+            extra_vars: self.ground.vars.clone(),
+        };
+        Ok(Built {
+            plan,
+            warnings: self.warnings,
+        })
+    }
+
+    /// Keeps only the hosts of `--limit`, and gives ids anew so that no other host is in the plan.
+    fn limit(&mut self) -> Result<(), PlanError> {
+        let Some(limit) = &self.ground.limit else {
+            return Ok(());
+        };
+        let found = Pattern::parse(limit)
+            .and_then(|pattern| pattern.select_or_empty(&self.ground.inventory, self.unknown()));
+        let wanted: HashSet<HostName> = match found {
+            Ok(hosts) => hosts.into_iter().map(|host| host.name).collect(),
+            Err(error) => {
+                let message = format!("`--limit {limit}`: {error}");
+                let mut mistake = Diagnostic::error(message);
+                mistake.help.clone_from(&error.fault().help);
+                return Err(PlanError::Wrong(vec![mistake]));
+            }
+        };
+        let old = std::mem::take(&mut self.targets);
+        let mut new_ids = HashMap::new();
+        for (at, target) in old.into_iter().enumerate() {
+            if wanted.contains(&target.name) {
+                let new = HostId(u32::try_from(self.targets.len()).unwrap_or(u32::MAX));
+                new_ids.insert(HostId(u32::try_from(at).unwrap_or(u32::MAX)), new);
+                self.targets.push(target);
+            }
+        }
+        for play in &mut self.plays {
+            play.hosts = play
+                .hosts
+                .iter()
+                .filter_map(|id| new_ids.get(id).copied())
+                .collect();
+            let ways = std::mem::take(&mut play.ways);
+            let moved = ways
+                .into_iter()
+                .filter_map(|(id, way)| Some((*new_ids.get(&id)?, way)));
+            play.ways = moved.collect();
+        }
+        Ok(())
+    }
+}
+
+/// A selected host with all that the inventory says about it.
+struct Chosen {
+    name: HostName,
+    settings: crate::inventory::Settings,
+    vars: Vars,
+    groups: Vec<String>,
+}
+
+fn select(
+    pattern: &str,
+    inventory: &Inventory,
+    unknown: Unknown,
+    ground: &Ground,
+) -> Result<Vec<Selected>, PatternError> {
+    let pattern = Pattern::parse(pattern)?;
+    if ground.allow_empty {
+        pattern.select_or_empty(inventory, unknown)
+    } else {
+        pattern.select(inventory, unknown)
+    }
+}
+
+fn with_entries(hosts: Vec<Selected>, inventory: &Inventory) -> Vec<Chosen> {
+    let chosen = |host: Selected| {
+        let entry = inventory.get(host.name.as_str()).filter(|_| host.listed);
+        Chosen {
+            vars: entry.map(|entry| entry.vars.clone()).unwrap_or_default(),
+            groups: entry.map(|entry| entry.groups.clone()).unwrap_or_default(),
+            name: host.name,
+            settings: host.settings,
+        }
+    };
+    hosts.into_iter().map(chosen).collect()
+}
+
+/// A span in a pattern as a span in the text that holds it. Where the text is not the pattern
+/// itself (quotes, escapes), the whole is underlined.
+fn inside(at: &At, span: &std::ops::Range<usize>) -> std::ops::Range<usize> {
+    let moved = at.span.start + span.start..at.span.start + span.end;
+    let plain = at
+        .source
+        .text
+        .get(at.span.clone())
+        .is_some_and(|text| !text.starts_with(['"', '\'']));
+    if plain && moved.end <= at.span.end && !moved.is_empty() {
+        moved
+    } else {
+        at.span.clone()
+    }
+}
+
+/// A task with its play's settings.
+fn merge(
+    id: TaskId,
+    task: playbook::Task,
+    play: &playbook::Settings,
+    folder: &Path,
+    source: &Arc<Source>,
+) -> Result<Task, Box<Diagnostic>> {
+    let name = task_name(&task);
+    let (line, _) = task.at.line_column();
+    let place = format!("{}:{line}", source.path.display());
+    let own: HashSet<&str> = task.env.iter().map(|(name, _)| name.as_str()).collect();
+    let inherited = play
+        .env
+        .iter()
+        .filter(|(name, _)| !own.contains(name.as_str()));
+    let env = inherited
+        .cloned()
+        .collect::<Vec<_>>()
+        .into_iter()
+        .chain(task.env.clone())
+        .collect();
+    Ok(Task {
+        reference: TaskRef {
+            id,
+            name: name.into(),
+            place: Some(place.into()),
+        },
+        on_failure: task.on_failure.or(play.on_failure).unwrap_or_default(),
+        action: step(task.action, folder)?,
+        env,
+        cwd: task.cwd.or_else(|| play.cwd.clone()),
+        shell: task.shell.or_else(|| play.shell.clone()),
+        stdin: task.stdin,
+        timeout: task.timeout.or(play.timeout),
+        ok_codes: task.ok_codes.unwrap_or_else(|| vec![0]),
+        register: task.register,
+        pass_through: false,
+        vars: task.vars,
+    })
+}
+
+fn step(action: playbook::Action, folder: &Path) -> Result<Step, Box<Diagnostic>> {
+    Ok(match action {
+        playbook::Action::Run(line) => Step::Run(line),
+        playbook::Action::Local(line) => Step::Local(line),
+        playbook::Action::Print(text) => Step::Print(text),
+        playbook::Action::Pause(time) => Step::Pause(time),
+        playbook::Action::Script { path, args } => {
+            let file = folder.join(&path.value);
+            let content = read_script(&file).map_err(|reason| {
+                let message = format!("the script `{}` {reason}", path.value);
+                let at = &path.at;
+                Box::new(Diagnostic::error(message).at(&at.source, at.span.clone(), ""))
+            })?;
+            let name = file
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
+            Step::Script {
+                name: name.unwrap_or_else(|| "script".into()),
+                content,
+                args,
+            }
+        }
+    })
+}
+
+fn read_script(path: &Path) -> Result<bytes::Bytes, String> {
+    let fault = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("does not exist ({})", path.display()),
+        _ => format!("cannot be read: {error}"),
+    };
+    let file = std::fs::File::open(path).map_err(fault)?;
+    let mut content = Vec::new();
+    file.take(SCRIPT_LIMIT + 1)
+        .read_to_end(&mut content)
+        .map_err(fault)?;
+    if content.len() as u64 > SCRIPT_LIMIT {
+        return Err(format!("is larger than {} MiB", SCRIPT_LIMIT >> 20));
+    }
+    if !content.starts_with(b"#!") {
+        return Err(
+            "does not begin with `#!`, so that the host would not know what runs it".into(),
+        );
+    }
+    Ok(content.into())
+}
+
+fn task_name(task: &playbook::Task) -> String {
+    if let Some(name) = &task.name {
+        return text::fit(&one_line(name.text()), 60).into_owned();
+    }
+    let text = match &task.action {
+        playbook::Action::Run(line) | playbook::Action::Local(line) => match line {
+            Line::Shell(text) => text.text().to_owned(),
+            Line::Argv(words) => words
+                .iter()
+                .map(Template::text)
+                .collect::<Vec<_>>()
+                .join(" "),
+        },
+        playbook::Action::Script { path, .. } => path.value.clone(),
+        playbook::Action::Print(text) => format!("print: {}", text.text()),
+        playbook::Action::Pause(time) => format!("pause {}", text::duration(*time)),
+    };
+    text::fit(&one_line(&text), 48).into_owned()
+}
+
+/// The first line that says something, with what a terminal would obey made visible.
+fn one_line(text: &str) -> String {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or("");
+    let more = if lines.next().is_some() { " …" } else { "" };
+    format!("{}{more}", text::printable(first.as_bytes()))
+}
+
+/// Names in templates that are not defined on some host, each place once.
+fn undefined_names(plan: &Plan, source: &Arc<Source>) -> Vec<Diagnostic> {
+    let mut found: BTreeMap<(usize, usize), Missing> = BTreeMap::new();
+    let mut registered: HashMap<&str, HashSet<HostId>> = HashMap::new();
+    for play in &plan.plays {
+        for task in &play.tasks {
+            for name in task
+                .templates()
+                .flat_map(Template::names)
+                .filter(|name| !name.optional)
+            {
+                let missing = missing_on(plan, play, task, name, &registered);
+                if let Some(missing) = missing {
+                    found
+                        .entry((name.span.start, name.span.end))
+                        .or_insert(missing);
+                }
+            }
+            if let Some(name) = &task.register {
+                registered.entry(name).or_default().extend(&play.hosts);
+            }
+        }
+    }
+    let describe = |(span, missing): ((usize, usize), Missing)| {
+        let label = missing.label();
+        let mistake = Diagnostic::error(missing.message).at(source, span.0..span.1, label);
+        match missing.near {
+            Some(near) => mistake.help(near),
+            None => mistake,
+        }
+    };
+    found.into_iter().map(describe).collect()
+}
+
+struct Missing {
+    message: String,
+    hosts: Vec<HostName>,
+    near: Option<String>,
+}
+
+impl Missing {
+    fn label(&self) -> String {
+        match self.hosts.as_slice() {
+            [] => String::new(),
+            [one] => format!("not defined for host {one}"),
+            [first, rest @ ..] => format!("not defined for host {first} and {} more", rest.len()),
+        }
+    }
+}
+
+fn missing_on(
+    plan: &Plan,
+    play: &Play,
+    task: &Task,
+    name: &playbook::Name,
+    registered: &HashMap<&str, HashSet<HostId>>,
+) -> Option<Missing> {
+    let root = name.root();
+    let field = name.path.split('.').nth(1);
+    let everywhere = [&plan.extra_vars, &task.vars, &play.vars, &plan.file_vars];
+    if OWN_NAMES.contains(&root) {
+        return missing_field(name, field, &HOST_FIELDS);
+    }
+    let results = registered.get(root);
+    if !everywhere.iter().any(|vars| vars.contains_key(root)) {
+        let lacks = |id: &&HostId| {
+            let target = &plan.targets[id.0 as usize];
+            !target.vars.contains_key(root) && !results.is_some_and(|hosts| hosts.contains(id))
+        };
+        let hosts: Vec<HostName> = play
+            .hosts
+            .iter()
+            .filter(lacks)
+            .map(|id| plan.targets[id.0 as usize].name.clone())
+            .collect();
+        if !hosts.is_empty() {
+            return Some(missing_name(plan, play, task, root, hosts, registered));
+        }
+    }
+    if results.is_some() {
+        missing_field(name, field, &RESULT_FIELDS)
+    } else {
+        None
+    }
+}
+
+fn missing_field(name: &playbook::Name, field: Option<&str>, fields: &[&str]) -> Option<Missing> {
+    let field = field.filter(|field| !fields.contains(field))?;
+    let near = match text::did_you_mean(field, fields.iter().copied()) {
+        Some(near) => format!("did you mean `{}.{near}`?", name.root()),
+        None => format!("there are: {}", fields.join(", ")),
+    };
+    let message = format!("`{}` has no `{field}`", name.root());
+    Some(Missing {
+        message,
+        hosts: Vec::new(),
+        near: Some(near),
+    })
+}
+
+fn missing_name(
+    plan: &Plan,
+    play: &Play,
+    task: &Task,
+    root: &str,
+    hosts: Vec<HostName>,
+    registered: &HashMap<&str, HashSet<HostId>>,
+) -> Missing {
+    let later = plan
+        .plays
+        .iter()
+        .flat_map(|play| &play.tasks)
+        .find(|t| t.register.as_deref() == Some(root));
+    let near = match later {
+        Some(later) if later.reference.id > task.reference.id => Some(format!(
+            "`{root}` is registered by a later task, `{}`",
+            later.reference.name
+        )),
+        Some(_) => Some(format!(
+            "`{root}` is registered in a play that does not have these hosts"
+        )),
+        None => {
+            let first = play.hosts.first().map(|id| &plan.targets[id.0 as usize]);
+            let known: Vec<String> = match first {
+                Some(target) => values::merged(plan, play, task, target)
+                    .keys()
+                    .cloned()
+                    .collect(),
+                None => Vec::new(),
+            };
+            let names = known
+                .iter()
+                .map(String::as_str)
+                .chain(registered.keys().copied());
+            text::did_you_mean(root, names.chain(OWN_NAMES))
+                .map(|near| format!("a variable with a similar name exists: `{near}`"))
+        }
+    };
+    Missing {
+        message: format!("unknown variable `{root}`"),
+        hosts,
+        near,
+    }
+}

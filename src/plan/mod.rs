@@ -1,0 +1,250 @@
+//! The plan: playbook x inventory x command line, every name checked, nothing connected.
+//!
+//! What can be known before the first connection is known here: which hosts, in which order, how
+//! each is reached, every script's bytes. Only values that hosts produce (`register`) are filled
+//! in later, one [`Job`] at a time.
+
+mod build;
+mod reach;
+mod values;
+
+pub use build::{Built, Ground, PlanError, Single, build, single};
+pub use reach::{Defaults, Reaching};
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::RunInfo;
+use crate::job::{
+    Action, Command, HostId, Input, Job, OnFailure, PlayId, Registered, TaskId, TaskRef,
+};
+use crate::playbook::{Line, Template};
+use crate::target::{Target, Vars, Way};
+
+/// Everything a run will do.
+#[derive(Debug)]
+pub struct Plan {
+    /// What is told when the run begins.
+    pub info: Arc<RunInfo>,
+    /// All hosts that take part; a [`HostId`] is a place in here.
+    pub targets: Vec<Target>,
+    /// The plays, in order.
+    pub plays: Vec<Play>,
+    /// Variables of the playbook file: under all others.
+    file_vars: Vars,
+    /// Variables of the command line: over all others.
+    extra_vars: Vars,
+}
+
+/// One play.
+#[derive(Debug)]
+pub struct Play {
+    /// Its name, or its hosts where it has none.
+    pub name: Arc<str>,
+    /// Its hosts, in inventory order.
+    pub hosts: Vec<HostId>,
+    /// Whether hosts wait for each other after every task.
+    pub linear: bool,
+    /// How many hosts are worked on at once.
+    pub fanout: usize,
+    /// Its tasks.
+    pub tasks: Vec<Task>,
+    /// How each host is reached. Hosts that are reached the same way in several plays share one.
+    ways: HashMap<HostId, Arc<Way>>,
+    vars: Vars,
+}
+
+/// One task, with the settings of its play merged in.
+#[derive(Debug)]
+pub struct Task {
+    /// How events name it.
+    pub reference: TaskRef,
+    /// What its failure means.
+    pub on_failure: OnFailure,
+    /// What it does.
+    pub action: Step,
+    env: Vec<(String, Template)>,
+    cwd: Option<Template>,
+    shell: Option<Vec<String>>,
+    stdin: Option<Template>,
+    timeout: Option<Duration>,
+    ok_codes: Vec<u32>,
+    register: Option<String>,
+    /// Our standard input goes in and bytes come out as they are.
+    pass_through: bool,
+    vars: Vars,
+}
+
+/// An action whose values are not filled in yet.
+#[derive(Debug)]
+pub enum Step {
+    /// A command on the host.
+    Run(Line),
+    /// A script, read already.
+    Script {
+        /// Base name.
+        name: String,
+        /// Its bytes.
+        content: bytes::Bytes,
+        /// Its arguments.
+        args: Vec<Template>,
+    },
+    /// A command here.
+    Local(Line),
+    /// Text.
+    Print(Template),
+    /// Time.
+    Pause(Duration),
+    /// Without values to fill in: from the command line.
+    Plain(Action),
+}
+
+impl Plan {
+    /// How a host is reached in a play.
+    #[must_use]
+    pub fn way(&self, host: HostId, play: PlayId) -> Arc<Way> {
+        let way = self
+            .plays
+            .get(usize::from(play.0))
+            .and_then(|play| play.ways.get(&host));
+        way.map_or_else(|| Arc::new(Way::Local), Arc::clone)
+    }
+
+    /// Whether another task follows in the same play.
+    #[must_use]
+    pub fn has_next(&self, task: TaskId) -> bool {
+        let play = self.plays.get(usize::from(task.play.0));
+        play.is_some_and(|play| usize::from(task.index) + 1 < play.tasks.len())
+    }
+
+    /// Fills the values in.
+    ///
+    /// # Errors
+    /// The task, and one line that says which value could not be filled in and why.
+    pub fn job(
+        &self,
+        host: HostId,
+        task: TaskId,
+        registered: &BTreeMap<String, Registered>,
+    ) -> Result<Job, (TaskRef, String)> {
+        let play = &self.plays[usize::from(task.play.0)];
+        let task = &play.tasks[usize::from(task.index)];
+        let fill = values::Fill::new(self, play, task, host, registered);
+        task.fill(&fill)
+            .map_err(|reason| (task.reference.clone(), reason))
+    }
+
+    /// The number of tasks over all plays.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.plays.iter().map(|play| play.tasks.len()).sum()
+    }
+}
+
+impl Step {
+    /// The action as it was written, for people; values are not filled in.
+    #[must_use]
+    pub fn written(&self) -> String {
+        let line = |line: &Line| match line {
+            Line::Shell(text) => text.text().trim_end().to_owned(),
+            Line::Argv(words) => words
+                .iter()
+                .map(Template::text)
+                .collect::<Vec<_>>()
+                .join(" "),
+        };
+        match self {
+            Self::Run(text) => format!("$ {}", line(text)),
+            Self::Local(text) => format!("here$ {}", line(text)),
+            Self::Script { name, args, .. } => {
+                let args: Vec<&str> = args.iter().map(Template::text).collect();
+                format!("script {name} {}", args.join(" "))
+            }
+            Self::Print(text) => format!("print {}", text.text()),
+            Self::Pause(time) => format!("pause {}", crate::text::duration(*time)),
+            Self::Plain(action) => format!("{action:?}"),
+        }
+    }
+}
+
+impl Task {
+    fn fill(&self, fill: &values::Fill<'_>) -> Result<Job, String> {
+        let action = match &self.action {
+            Step::Run(line) => Action::Run(command(line, fill)?),
+            Step::Local(line) => Action::Local(command(line, fill)?),
+            Step::Script {
+                name,
+                content,
+                args,
+            } => Action::Script {
+                name: name.clone(),
+                content: content.clone(),
+                args: args
+                    .iter()
+                    .map(|arg| fill.text(arg))
+                    .collect::<Result<_, _>>()?,
+            },
+            Step::Print(text) => Action::Print(fill.text(text)?),
+            Step::Pause(time) => Action::Pause(*time),
+            Step::Plain(action) => action.clone(),
+        };
+        let env = self
+            .env
+            .iter()
+            .map(|(name, value)| Ok((name.clone(), fill.text(value)?)));
+        let stdin = self
+            .stdin
+            .as_ref()
+            .map(|text| fill.text(text))
+            .transpose()?;
+        Ok(Job {
+            task: self.reference.clone(),
+            action,
+            env: env.collect::<Result<_, String>>()?,
+            cwd: self.cwd.as_ref().map(|text| fill.text(text)).transpose()?,
+            shell: self.shell.clone(),
+            stdin: match stdin {
+                Some(text) => Input::Bytes(text.into()),
+                None if self.pass_through => Input::Ours,
+                None => Input::Nothing,
+            },
+            pass_through: self.pass_through,
+            timeout: self.timeout,
+            ok_codes: self.ok_codes.clone(),
+            on_failure: self.on_failure,
+            register: self.register.clone(),
+        })
+    }
+
+    /// Every text of the task that may hold values, with a word for what it is.
+    fn templates(&self) -> impl Iterator<Item = &Template> {
+        let action: Vec<&Template> = match &self.action {
+            Step::Run(line) | Step::Local(line) => match line {
+                Line::Shell(text) => vec![text],
+                Line::Argv(words) => words.iter().collect(),
+            },
+            Step::Script { args, .. } => args.iter().collect(),
+            Step::Print(text) => vec![text],
+            Step::Pause(_) | Step::Plain(_) => Vec::new(),
+        };
+        let env = self.env.iter().map(|(_, value)| value);
+        action
+            .into_iter()
+            .chain(env)
+            .chain(&self.cwd)
+            .chain(&self.stdin)
+    }
+}
+
+fn command(line: &Line, fill: &values::Fill<'_>) -> Result<Command, String> {
+    Ok(match line {
+        Line::Shell(text) => Command::Shell(fill.shell(text)?),
+        Line::Argv(words) => Command::Argv(
+            words
+                .iter()
+                .map(|word| fill.text(word))
+                .collect::<Result<_, _>>()?,
+        ),
+    })
+}

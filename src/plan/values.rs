@@ -1,0 +1,165 @@
+//! The values that a template of one task on one host can name, and filling them in.
+//!
+//! Precedence, highest first: command line, task, play, host, its groups, playbook file. What
+//! tasks registered stands above all of these but the command line, since the name was chosen for
+//! it on purpose; `host` is fanrun's own.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Plan, Play, Task};
+use crate::job::{HostId, Registered};
+use crate::outcome::{ExitStatus, Failure, Outcome};
+use crate::playbook::{Scope, Template};
+use crate::target::{Target, Vars, Way};
+
+/// Names that exist on every host without anybody setting them.
+pub(super) const OWN_NAMES: [&str; 1] = ["host"];
+/// What a registered result has.
+pub(super) const RESULT_FIELDS: [&str; 8] = [
+    "stdout", "stderr", "lines", "code", "signal", "status", "changed", "duration",
+];
+/// What `host` has.
+pub(super) const HOST_FIELDS: [&str; 5] = ["name", "groups", "address", "port", "user"];
+
+/// Filling in one task on one host. The scope is only made when a template asks for it: most tasks
+/// of most playbooks are plain text.
+pub(super) struct Fill<'a> {
+    plan: &'a Plan,
+    play: &'a Play,
+    task: &'a Task,
+    host: HostId,
+    registered: &'a BTreeMap<String, Registered>,
+    scope: OnceCell<Scope>,
+}
+
+impl<'a> Fill<'a> {
+    pub(super) fn new(
+        plan: &'a Plan,
+        play: &'a Play,
+        task: &'a Task,
+        host: HostId,
+        registered: &'a BTreeMap<String, Registered>,
+    ) -> Self {
+        Self {
+            plan,
+            play,
+            task,
+            host,
+            registered,
+            scope: OnceCell::new(),
+        }
+    }
+
+    /// Plain text: values stand as they are.
+    pub(super) fn text(&self, template: &Template) -> Result<String, String> {
+        match template.literal() {
+            Some(text) => Ok(text.to_owned()),
+            None => template
+                .render(self.scope())
+                .map_err(|error| error.to_string()),
+        }
+    }
+
+    /// Shell text: values are escaped for their places.
+    pub(super) fn shell(&self, template: &Template) -> Result<String, String> {
+        match template.literal() {
+            Some(text) => Ok(text.to_owned()),
+            None => template
+                .render_shell(self.scope())
+                .map_err(|error| error.to_string()),
+        }
+    }
+
+    fn scope(&self) -> &Scope {
+        self.scope.get_or_init(|| {
+            let target = &self.plan.targets[self.host.0 as usize];
+            let mut scope = Scope::new(merged(self.plan, self.play, self.task, target));
+            for (name, result) in self.registered {
+                scope.set(name, result_value(result));
+            }
+            for (name, value) in &self.plan.extra_vars {
+                scope.set(name, value.clone());
+            }
+            let way = self.play.ways.get(&self.host);
+            scope.set("host", host_value(target, way.map(|way| &**way)));
+            scope
+        })
+    }
+}
+
+/// All variables of a task on a host.
+pub(super) fn merged(plan: &Plan, play: &Play, task: &Task, target: &Target) -> Vars {
+    let mut all = plan.file_vars.clone();
+    for layer in [&target.vars, &play.vars, &task.vars, &plan.extra_vars] {
+        all.extend(
+            layer
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
+    }
+    all
+}
+
+fn host_value(target: &Target, way: Option<&Way>) -> Value {
+    let (address, port, user) = match way {
+        Some(Way::Ssh(dial)) => (
+            json!(dial.address),
+            json!(dial.port),
+            json!(dial.user.as_str()),
+        ),
+        Some(Way::Local) | None => (json!("localhost"), Value::Null, Value::Null),
+    };
+    json!({
+        "name": target.name.as_str(),
+        "groups": target.groups,
+        "address": address,
+        "port": port,
+        "user": user,
+    })
+}
+
+/// A result as templates see it. Like a shell's `$(...)`, `stdout` has lost its last line ends.
+fn result_value(result: &Registered) -> Value {
+    let text = |bytes: &[u8]| {
+        String::from_utf8_lossy(bytes)
+            .trim_end_matches(['\n', '\r'])
+            .to_owned()
+    };
+    let stdout = text(&result.stdout);
+    let lines: Vec<&str> = if stdout.is_empty() {
+        Vec::new()
+    } else {
+        stdout.lines().collect()
+    };
+    let (code, signal) = match status(&result.outcome) {
+        Some(ExitStatus::Exited(code)) => (json!(code), Value::Null),
+        Some(ExitStatus::Signaled { name, .. }) => (Value::Null, json!(name)),
+        None => (Value::Null, Value::Null),
+    };
+    json!({
+        "lines": lines,
+        "stdout": stdout,
+        "stderr": text(&result.stderr),
+        "code": code,
+        "signal": signal,
+        "status": result.outcome.word(),
+        "changed": matches!(result.outcome, Outcome::Ok { .. }),
+        "duration": result.duration.as_secs_f64(),
+    })
+}
+
+fn status(outcome: &Outcome) -> Option<&ExitStatus> {
+    match outcome {
+        Outcome::Ok { status } => status.as_ref(),
+        Outcome::Failed(Failure::Exit(status)) => Some(status),
+        Outcome::Failed(Failure::NotStarted { .. })
+        | Outcome::TimedOut { .. }
+        | Outcome::Lost { .. }
+        | Outcome::Skipped { .. }
+        | Outcome::Cancelled { .. }
+        | Outcome::Internal { .. } => None,
+    }
+}
