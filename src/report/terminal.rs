@@ -1,0 +1,490 @@
+//! Text for people, on a terminal and in a pipe.
+//!
+//! What hosts write to standard output goes to ours; their standard error, and all talk, goes to
+//! our standard error. Every line stands behind its host's name; the mark between the two tells
+//! the streams apart without colour: `│` and `┃`, in a pipe `|` and `!`.
+//!
+//! Where a stream of ours is no terminal and no CI log, the bytes behind the prefix are exact, and
+//! a line that had no end gets one. On a terminal they are made harmless ([`super::remote`]).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ending::Ending;
+use super::live::Live;
+use super::remote::Remote;
+use super::style::{Kind, Styles};
+use super::{Ink, Renderer};
+use crate::event::{Block, Event, RunInfo, Severity, Stream, What};
+use crate::job::{TaskId, TaskRef};
+use crate::outcome::{HostProblem, Outcome};
+use crate::recap::Recap;
+use crate::target::HostName;
+use crate::text;
+
+/// Names longer than this are cut in the middle.
+const WIDEST_NAME: usize = 20;
+
+/// How the text is to look.
+#[derive(Debug, Clone)]
+pub struct TextOptions {
+    /// Colours.
+    pub colour: bool,
+    /// Our standard error is a terminal.
+    pub terminal: bool,
+    /// Our standard output is a terminal.
+    pub data_terminal: bool,
+    /// A CI system reads what we write, and obeys commands in it.
+    pub ci: bool,
+    /// The terminal's width.
+    pub columns: usize,
+    /// -1 quiet, 0 as usual, 1 and 2 more.
+    pub verbosity: i8,
+    /// Lines stand behind their host's name.
+    pub prefix: bool,
+    /// All hosts of the run.
+    pub hosts: Vec<HostName>,
+    /// Folds names into ranges.
+    pub fold: fn(&[HostName]) -> String,
+}
+
+/// The renderer for people.
+#[derive(Debug)]
+pub struct TextRenderer {
+    options: TextOptions,
+    styles: Styles,
+    width: usize,
+    /// Prefix of each host and stream.
+    prefixes: HashMap<(HostName, Stream), Arc<[u8]>>,
+    headed: HashSet<TaskId>,
+    single: bool,
+    recap: Recap,
+    live: Live,
+}
+
+impl TextRenderer {
+    /// A renderer that has shown nothing yet.
+    #[must_use]
+    pub fn new(options: TextOptions) -> Self {
+        let widest = options
+            .hosts
+            .iter()
+            .map(|host| text::width(host.as_str()))
+            .max()
+            .unwrap_or(0);
+        Self {
+            styles: Styles::new(options.colour),
+            width: widest.min(WIDEST_NAME),
+            options,
+            prefixes: HashMap::new(),
+            headed: HashSet::new(),
+            single: false,
+            recap: Recap::new(),
+            live: Live::default(),
+        }
+    }
+
+    fn talk(&self) -> bool {
+        self.options.verbosity >= 0
+    }
+
+    fn verbose(&self, level: i8) -> bool {
+        self.options.verbosity >= level
+    }
+
+    fn shown_name(&self, host: &HostName) -> String {
+        let name = middle_cut(host.as_str(), WIDEST_NAME);
+        let spaces = self.width.saturating_sub(text::width(&name));
+        format!(
+            "{}{}",
+            self.styles.host(host.as_str(), &name),
+            " ".repeat(spaces)
+        )
+    }
+
+    fn prefix(&mut self, host: &HostName, stream: Stream) -> Arc<[u8]> {
+        if !self.options.prefix {
+            return Arc::from(Vec::new());
+        }
+        let key = (host.clone(), stream);
+        if let Some(prefix) = self.prefixes.get(&key) {
+            return Arc::clone(prefix);
+        }
+        let mark = match (stream, self.exact(stream)) {
+            (Stream::Stdout, false) => "│".to_owned(),
+            (Stream::Stdout, true) => "|".to_owned(),
+            (Stream::Stderr, false) => self.styles.paint(Kind::Stderr, "┃"),
+            (Stream::Stderr, true) => "!".to_owned(),
+        };
+        // A file or a pipe gets no colour behind which a program would have to look for the name.
+        let name = if self.exact(stream) {
+            self.plain_name(host)
+        } else {
+            self.shown_name(host)
+        };
+        let prefix: Arc<[u8]> = format!("{name} {mark} ").into_bytes().into();
+        self.prefixes.insert(key, Arc::clone(&prefix));
+        prefix
+    }
+
+    fn plain_name(&self, host: &HostName) -> String {
+        format!("{:width$}", host.as_str(), width = self.width)
+    }
+
+    /// Whether the stream's bytes go out as they came.
+    fn exact(&self, stream: Stream) -> bool {
+        let terminal = match stream {
+            Stream::Stdout => self.options.data_terminal,
+            Stream::Stderr => self.options.terminal,
+        };
+        !terminal && !self.options.ci
+    }
+
+    fn output(&mut self, host: &HostName, block: &Block, ink: &mut Ink) {
+        let prefix = self.prefix(host, block.stream);
+        let exact = self.exact(block.stream);
+        let remote = Remote {
+            colour: self.options.colour,
+            ci: self.options.ci,
+        };
+        let out = match block.stream {
+            Stream::Stdout => ink.out(),
+            Stream::Stderr => ink.err(),
+        };
+        if exact {
+            return push_exact(out, &prefix, block);
+        }
+        for line in block.lines() {
+            out.extend_from_slice(&prefix);
+            remote.push_line(out, line.text);
+            out.push(b'\n');
+        }
+    }
+
+    fn run_start(&mut self, info: &RunInfo, ink: &mut Ink) {
+        self.single = info.tasks <= 1;
+        if self.talk() && !self.options.terminal {
+            let line = format!(
+                "fanrun {}  {}  {}, {}, fanout {}\n",
+                env!("CARGO_PKG_VERSION"),
+                info.title,
+                text::count(info.hosts.len(), "host"),
+                text::count(info.tasks, "task"),
+                info.fanout,
+            );
+            ink.err().extend_from_slice(line.as_bytes());
+        }
+    }
+
+    fn task_start(&mut self, task: &TaskRef, ink: &mut Ink) {
+        if self.single || !self.talk() || !self.headed.insert(task.id) {
+            return;
+        }
+        let line = self
+            .styles
+            .paint(Kind::Heading, &format!("== {}", task.name));
+        say(ink, &line);
+    }
+
+    fn task_end(
+        &self,
+        host: &HostName,
+        task: &TaskRef,
+        outcome: &Outcome,
+        took: Duration,
+        ink: &mut Ink,
+    ) {
+        let good = matches!(outcome, Outcome::Ok { .. } | Outcome::Skipped { .. });
+        let calm = self.single || !self.options.terminal;
+        // What ran no process (print, pause) has shown itself.
+        let shown = matches!(outcome, Outcome::Ok { status: None });
+        if good && (!self.talk() || (calm || shown) && !self.verbose(1)) {
+            return;
+        }
+        let ending = if good {
+            String::new()
+        } else {
+            outcome.to_string()
+        };
+        let ending = text::printable(ending.as_bytes()).into_owned();
+        let line = if self.options.terminal {
+            let (kind, mark) = if good {
+                (Kind::Good, "✓")
+            } else {
+                (Kind::Bad, "✗")
+            };
+            let left = [self.shown_name(host), task.name.to_string(), ending];
+            let left = left.join("   ");
+            let left = format!("{} {}", self.styles.paint(kind, mark), left.trim_end());
+            right_aligned(&left, &text::duration(took), self.options.columns)
+        } else {
+            let word = if good { "ok  " } else { "FAIL" };
+            let place = task
+                .place
+                .as_ref()
+                .map_or(String::new(), |place| format!("  ({place})"));
+            let mut line = format!("{word} {host}  {}", task.name);
+            if !ending.is_empty() {
+                line.push_str(&format!("  {ending}"));
+            }
+            format!("{line}  {}{place}", text::duration(took))
+        };
+        say(ink, &line);
+    }
+
+    fn problem(&self, host: &HostName, problem: &HostProblem, ink: &mut Ink) {
+        let message = text::printable(problem.message.as_bytes());
+        let message = self.styles.paint(Kind::Bad, &message);
+        say(
+            ink,
+            &format!(
+                "{}: {message}",
+                self.styles.host(host.as_str(), host.as_str())
+            ),
+        );
+        let widest = problem
+            .details
+            .iter()
+            .map(|(label, _)| label.len())
+            .max()
+            .unwrap_or(0);
+        for (label, detail) in &problem.details {
+            let label = self.styles.paint(Kind::Dim, &format!("{label:widest$}"));
+            for (at, line) in detail.lines().enumerate() {
+                let label = if at == 0 {
+                    label.clone()
+                } else {
+                    " ".repeat(widest)
+                };
+                say(
+                    ink,
+                    &format!("  {label}   {}", text::printable(line.as_bytes())),
+                );
+            }
+        }
+    }
+
+    fn diagnostic(
+        &self,
+        host: Option<&HostName>,
+        severity: Severity,
+        message: &str,
+        ink: &mut Ink,
+    ) {
+        let (kind, word, level) = match severity {
+            Severity::Note => (Kind::Dim, "note", 1),
+            Severity::Warning => (Kind::Warning, "warning", 0),
+            Severity::Error => (Kind::Bad, "error", -1),
+        };
+        if self.verbose(level) {
+            let host = host.map_or(String::new(), |host| format!("{host}: "));
+            let word = self.styles.paint(kind, word);
+            say(
+                ink,
+                &format!("{word}: {host}{}", text::printable(message.as_bytes())),
+            );
+        }
+    }
+
+    fn heartbeat(
+        &self,
+        at: Duration,
+        running: u32,
+        queued: u32,
+        longest: Option<&(HostName, TaskRef, Duration)>,
+        ink: &mut Ink,
+    ) {
+        if !self.talk() || self.options.terminal {
+            return;
+        }
+        let mut line = format!(".... {}: {running} running", text::duration(at));
+        if queued > 0 {
+            line.push_str(&format!(", {queued} queued"));
+        }
+        if let Some((host, task, time)) = longest {
+            line.push_str(&format!(
+                ", longest {host} {} ({})",
+                text::duration(*time),
+                task.name
+            ));
+        }
+        say(ink, &line);
+    }
+
+    fn run_end(&self, ink: &mut Ink) {
+        if self.options.terminal && self.talk() {
+            let rule = "─".repeat(self.options.columns.clamp(20, 100) - 1);
+            say(ink, &self.styles.paint(Kind::Dim, &rule));
+        }
+        let ending = Ending {
+            styles: self.styles,
+            columns: self.options.columns,
+            verbose: self.verbose(1),
+            fold: self.options.fold,
+        };
+        ink.err()
+            .extend_from_slice(ending.draw(&self.recap).as_bytes());
+    }
+}
+
+impl Renderer for TextRenderer {
+    fn render(&mut self, event: &Event, ink: &mut Ink) {
+        self.recap.add(event);
+        if self.options.terminal {
+            self.live.add(event);
+        }
+        match &event.what {
+            What::RunStart(info) => self.run_start(info, ink),
+            What::Output { host, block, .. } => self.output(host, block, ink),
+            What::Print { host, text, .. } => {
+                let block = Block {
+                    stream: Stream::Stdout,
+                    first_line: 1,
+                    lines: 1,
+                    bytes: format!("{}\n", text.trim_end()).into(),
+                };
+                self.output(host, &block, ink);
+            }
+            What::TaskStart { task, .. } => self.task_start(task, ink),
+            What::TaskEnd {
+                host,
+                task,
+                outcome,
+                took,
+            } => {
+                self.task_end(host, task, outcome, *took, ink);
+            }
+            What::HostProblem { host, problem } => self.problem(host, problem, ink),
+            What::Diagnostic {
+                host,
+                severity,
+                message,
+            } => {
+                self.diagnostic(host.as_ref(), *severity, message, ink);
+            }
+            What::Heartbeat {
+                running,
+                queued,
+                longest,
+            } => {
+                self.heartbeat(event.at, *running, *queued, longest.as_ref(), ink);
+            }
+            What::RunEnd { .. } => self.run_end(ink),
+            What::PlayStart { .. }
+            | What::HostConnecting { .. }
+            | What::HostReady { .. }
+            | What::Retry { .. } => {
+                if let Some((level, line)) = detail(&event.what)
+                    && self.verbose(level)
+                {
+                    say(ink, &line);
+                }
+            }
+            What::HostEnd { .. } => {}
+        }
+    }
+
+    fn live(&mut self, now: Duration, size: (usize, usize)) -> Vec<String> {
+        self.options.columns = size.0;
+        self.live.lines(now, size, self.styles)
+    }
+}
+
+/// What only the curious see, and from which verbosity on.
+fn detail(what: &What) -> Option<(i8, String)> {
+    Some(match what {
+        What::PlayStart { name, hosts, .. } => {
+            (1, format!("play {name}  {}", text::count(*hosts, "host")))
+        }
+        What::HostConnecting { host, address } => (2, format!("{host}: connecting to {address}")),
+        What::HostReady {
+            host,
+            took,
+            retries,
+        } => {
+            let again = match *retries {
+                0 => String::new(),
+                n => format!(" after {}", text::count(n as usize, "dropped attempt")),
+            };
+            (
+                1,
+                format!("{host}: logged in in {}{again}", text::duration(*took)),
+            )
+        }
+        What::Retry {
+            host,
+            attempt,
+            delay,
+            reason,
+        } => {
+            let reason = text::printable(reason.as_bytes());
+            (
+                1,
+                format!(
+                    "{host}: attempt {attempt} in {}: {reason}",
+                    text::duration(*delay)
+                ),
+            )
+        }
+        _ => return None,
+    })
+}
+
+fn say(ink: &mut Ink, line: &str) {
+    let err = ink.err();
+    err.extend_from_slice(line.as_bytes());
+    err.push(b'\n');
+}
+
+/// The volume goes through here: no formatting and no allocation a line.
+fn push_exact(out: &mut Vec<u8>, prefix: &[u8], block: &Block) {
+    let bytes: &[u8] = &block.bytes;
+    out.reserve(bytes.len() + (block.lines as usize + 1) * prefix.len() + 1);
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', bytes) {
+        out.extend_from_slice(prefix);
+        out.extend_from_slice(&bytes[start..=end]);
+        start = end + 1;
+    }
+    if start < bytes.len() {
+        out.extend_from_slice(prefix);
+        out.extend_from_slice(&bytes[start..]);
+        out.push(b'\n');
+    }
+}
+
+fn right_aligned(left: &str, right: &str, columns: usize) -> String {
+    let visible = text::width(&strip_colour(left));
+    let width = columns.clamp(20, 100) - 1;
+    let gap = width.saturating_sub(visible + text::width(right)).max(2);
+    format!("{left}{}{right}", " ".repeat(gap))
+}
+
+fn strip_colour(text: &str) -> String {
+    let mut out = String::new();
+    let mut inside = false;
+    for c in text.chars() {
+        match (inside, c) {
+            (false, '\x1b') => inside = true,
+            (false, _) => out.push(c),
+            (true, 'm') => inside = false,
+            (true, _) => {}
+        }
+    }
+    out
+}
+
+fn middle_cut(name: &str, columns: usize) -> String {
+    if text::width(name) <= columns {
+        return name.to_owned();
+    }
+    let chars: Vec<char> = name.chars().collect();
+    let tail = columns / 2;
+    let head = columns - tail - 1;
+    let (head, tail) = (&chars[..head], &chars[chars.len() - tail..]);
+    head.iter().chain(&['…']).chain(tail).collect()
+}
+
+#[cfg(test)]
+mod tests;
