@@ -14,6 +14,7 @@
 //! Imports go downward only; `tests/suite/architecture.rs` fails on any other arrow.
 
 pub mod diagnostic;
+pub mod engine;
 pub mod event;
 pub mod inventory;
 pub mod job;

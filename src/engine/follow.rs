@@ -1,0 +1,271 @@
+//! Following one process to its end: its output into the outbox, its ending into an outcome.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::outbox::{Outbox, SpillLost};
+use super::state::Level;
+use super::termination::Ladder;
+use crate::event::{Block, Stream};
+use crate::job::{CAPTURE_LIMIT, Job};
+use crate::outcome::{ExitStatus, Failure, Outcome};
+use crate::output::capture::Capture;
+use crate::output::lines::Splitter;
+use crate::session::{Ending, Process, ProcessEvent, Session, Spawn};
+
+/// What is known when a process has been followed.
+pub(super) struct Followed {
+    pub(super) outcome: Outcome,
+    pub(super) stdout: Capture,
+    pub(super) stderr: Capture,
+    /// Something that the process left behind held its output open.
+    pub(super) lingering: Option<String>,
+}
+
+impl Followed {
+    /// An ending without a process.
+    pub(super) fn of(outcome: Outcome) -> Self {
+        let none = || Capture::new(0);
+        Self {
+            outcome,
+            stdout: none(),
+            stderr: none(),
+            lingering: None,
+        }
+    }
+}
+
+/// One process being followed.
+pub(super) struct Follow<'a> {
+    job: &'a Job,
+    cancel: &'a mut watch::Receiver<Level>,
+    lines: Lines<'a>,
+    /// Another task follows: its channel is opened while this one runs.
+    more: bool,
+}
+
+/// Bytes in, blocks out, copies kept.
+struct Lines<'a> {
+    out: &'a mut Outbox,
+    /// Bytes go on as they come; nobody counts lines.
+    pass_through: bool,
+    split: [Splitter; 2],
+    kept: [Capture; 2],
+}
+
+impl Lines<'_> {
+    fn take(&mut self, stream: Stream, bytes: Bytes) {
+        let at = usize::from(stream == Stream::Stderr);
+        self.kept[at].push(&bytes);
+        if self.pass_through {
+            return self.out.offer(Block {
+                stream,
+                first_line: 1,
+                lines: 1,
+                bytes,
+            });
+        }
+        self.split[at].push(bytes, &mut |block| self.out.offer(block));
+    }
+
+    fn finish(&mut self) {
+        for split in &mut self.split {
+            split.finish(&mut |block| self.out.offer(block));
+        }
+    }
+}
+
+/// Why reading stopped.
+enum Stop {
+    Ended(Ending),
+    TimedOut(Duration),
+    Cancelled,
+}
+
+impl<'a> Follow<'a> {
+    pub(super) fn new(
+        out: &'a mut Outbox,
+        cancel: &'a mut watch::Receiver<Level>,
+        job: &'a Job,
+        more: bool,
+    ) -> Self {
+        let limit = if job.register.is_some() {
+            CAPTURE_LIMIT
+        } else {
+            0
+        };
+        let split = [Splitter::new(Stream::Stdout), Splitter::new(Stream::Stderr)];
+        let kept = [Capture::new(limit), Capture::new(limit)];
+        let lines = Lines {
+            out,
+            pass_through: job.pass_through,
+            split,
+            kept,
+        };
+        Self {
+            job,
+            cancel,
+            lines,
+            more,
+        }
+    }
+
+    /// Reads until the process ends, its time is over, or the run is stopped.
+    pub(super) async fn until_the_end(
+        mut self,
+        mut process: Process,
+        session: &mut Session,
+    ) -> Result<Followed, SpillLost> {
+        let mut lingering = None;
+        let outcome = match self.read(&mut process, session).await? {
+            Stop::Ended(ending) => {
+                let (outcome, left) = judge(ending, &self.job.ok_codes);
+                lingering = left;
+                outcome
+            }
+            Stop::TimedOut(after) => {
+                let remote = self.end(&mut process, session).await;
+                Outcome::TimedOut { after, remote }
+            }
+            Stop::Cancelled => {
+                self.lines.out.stop_waiting();
+                let remote = self.end(&mut process, session).await;
+                Outcome::Cancelled { remote }
+            }
+        };
+        self.lines.finish();
+        let [stdout, stderr] = self.lines.kept;
+        Ok(Followed {
+            outcome,
+            stdout,
+            stderr,
+            lingering,
+        })
+    }
+
+    async fn read(
+        &mut self,
+        process: &mut Process,
+        session: &mut Session,
+    ) -> Result<Stop, SpillLost> {
+        let limit = self.job.timeout;
+        let mut ready = !self.more;
+        let mut ahead = std::pin::pin!(session.prepare());
+        let mut deadline = std::pin::pin!(async move {
+            match limit {
+                Some(limit) => {
+                    tokio::time::sleep(limit).await;
+                    limit
+                }
+                None => std::future::pending().await,
+            }
+        });
+        let ending = loop {
+            let out = &mut *self.lines.out;
+            let (waiting, room) = (!out.is_empty(), out.has_room());
+            tokio::select! {
+                biased;
+                _ = self.cancel.wait_for(|level| *level != Level::Run) => {
+                    return Ok(Stop::Cancelled);
+                }
+                after = &mut deadline => return Ok(Stop::TimedOut(after)),
+                moved = out.pump(), if waiting => moved?,
+                () = &mut ahead, if !ready => ready = true,
+                event = process.next(), if room => match event {
+                    ProcessEvent::Output { stream, bytes } => self.lines.take(stream, bytes),
+                    ProcessEvent::Ended(ending) => break ending,
+                },
+            }
+        };
+        // A request for a channel that nobody waits for would leave it open. The next task needs
+        // it anyway.
+        if !ready {
+            ahead.await;
+        }
+        Ok(Stop::Ended(ending))
+    }
+
+    async fn end(
+        &mut self,
+        process: &mut Process,
+        session: &mut Session,
+    ) -> crate::outcome::Remains {
+        let lines = &mut self.lines;
+        let output = |stream, bytes| lines.take(stream, bytes);
+        let remains = Ladder::new(session, process, self.cancel, output)
+            .climb()
+            .await;
+        if remains == crate::outcome::Remains::MaybeRunning {
+            session.abort();
+        }
+        remains
+    }
+}
+
+fn judge(ending: Ending, ok_codes: &[u32]) -> (Outcome, Option<String>) {
+    match ending {
+        Ending::Exited { status, lingering } => (by_status(status, ok_codes), lingering),
+        Ending::NotStarted { reason } => (Outcome::Failed(Failure::NotStarted { reason }), None),
+        Ending::Lost { reason } => (Outcome::Lost { reason }, None),
+    }
+}
+
+fn by_status(status: ExitStatus, ok_codes: &[u32]) -> Outcome {
+    match status {
+        ExitStatus::Exited(code) if ok_codes.contains(&code) => Outcome::Ok {
+            status: Some(status),
+        },
+        ExitStatus::Exited(_) | ExitStatus::Signaled { .. } => {
+            Outcome::Failed(Failure::Exit(status))
+        }
+    }
+}
+
+/// How long a small command of our own may take, and how much it may say.
+const ASIDE_TIME: Duration = Duration::from_secs(60);
+const ASIDE_BYTES: usize = 4096;
+
+/// Runs a small command of our own; gives its standard output, or why there is none.
+pub(super) async fn aside(session: &mut Session, spawn: Spawn) -> Result<String, String> {
+    let mut process = session
+        .start(spawn)
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut kept = [Capture::new(ASIDE_BYTES), Capture::new(ASIDE_BYTES)];
+    let reading = async {
+        loop {
+            match process.next().await {
+                ProcessEvent::Output { stream, bytes } => {
+                    kept[usize::from(stream == Stream::Stderr)].push(&bytes);
+                }
+                ProcessEvent::Ended(ending) => return ending,
+            }
+        }
+    };
+    let ending = tokio::time::timeout(ASIDE_TIME, reading).await;
+    let [stdout, stderr] = kept;
+    match ending {
+        Ok(Ending::Exited {
+            status: ExitStatus::Exited(0),
+            ..
+        }) => Ok(String::from_utf8_lossy(stdout.as_bytes()).into_owned()),
+        Ok(Ending::Exited { status, .. }) => {
+            let said = crate::text::printable(stderr.as_bytes().trim_ascii()).into_owned();
+            Err(if said.is_empty() {
+                status.to_string()
+            } else {
+                format!("{status}: {said}")
+            })
+        }
+        Ok(Ending::NotStarted { reason } | Ending::Lost { reason }) => Err(reason),
+        Err(_) => {
+            process.close().await;
+            Err(format!(
+                "no answer in {}",
+                crate::text::duration(ASIDE_TIME)
+            ))
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! A lane: one host's jobs in order, over one connection.
+//!
+//! It carries out orders and says what happened. It decides nothing about other hosts, about what
+//! comes next, or about what an ending means for the run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+use super::Desk;
+use super::attempts::{Attempted, Attempts};
+use super::follow::{Follow, Followed};
+use super::outbox::{Outbox, SpillLost, Ways};
+use super::state::{Level, News, Order};
+use crate::event::Severity;
+use crate::job::{Action, Command, HostId, Input, Job, Registered, TaskId};
+use crate::outcome::{Cause, Failure, HostProblem, Outcome, Phase, Remains};
+use crate::output::backlog::Backlog;
+use crate::session::{Process, Session, Spawn, SpawnError, Stdin};
+use crate::target::{Dial, Way};
+
+/// One host at work.
+pub(super) struct Lane {
+    id: HostId,
+    desk: Arc<Desk>,
+    out: Outbox,
+    cancel: watch::Receiver<Level>,
+    open: Option<Open>,
+    registered: BTreeMap<String, Registered>,
+}
+
+struct Open {
+    session: Session,
+    way: Arc<Way>,
+}
+
+type Started = Result<Process, SpawnError>;
+
+/// Why an order was not carried out.
+enum Halt {
+    /// The host cannot be worked on.
+    Problem(HostProblem),
+    /// The run is being stopped.
+    Stopped,
+    /// A bug or a broken disk on our side.
+    Spill(SpillLost),
+}
+
+impl From<SpillLost> for Halt {
+    fn from(lost: SpillLost) -> Self {
+        Self::Spill(lost)
+    }
+}
+
+impl Lane {
+    pub(super) fn new(
+        id: HostId,
+        desk: Arc<Desk>,
+        ways: Ways,
+        cancel: watch::Receiver<Level>,
+    ) -> Self {
+        let backlog = Backlog::with(
+            desk.backlog_memory,
+            std::env::temp_dir(),
+            desk.spill.clone(),
+        );
+        let out = Outbox::new(id, ways, cancel.clone(), backlog);
+        Self {
+            id,
+            desk,
+            out,
+            cancel,
+            open: None,
+            registered: BTreeMap::new(),
+        }
+    }
+
+    /// Works until it is told to finish. `Err` is a message for `News::Panicked`.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Result<(), String> {
+        while let Some(order) = orders.recv().await {
+            let done = match order {
+                Order::Task(task) => self.on_task(task).await,
+                Order::Rest => self.rest().await,
+                Order::Finish => break,
+            };
+            done.map_err(|lost| lost.to_string())?;
+        }
+        self.rest().await.map_err(|lost| lost.to_string())?;
+        self.out
+            .say(News::Ended)
+            .await
+            .map_err(|lost| lost.to_string())
+    }
+
+    async fn on_task(&mut self, task: TaskId) -> Result<(), SpillLost> {
+        if self.stopping() {
+            return self.out.say(News::Stopped).await;
+        }
+        match self.perform(task).await {
+            Ok(()) => Ok(()),
+            Err(Halt::Problem(problem)) => self.out.say(News::Problem(problem)).await,
+            Err(Halt::Stopped) => self.out.say(News::Stopped).await,
+            Err(Halt::Spill(lost)) => Err(lost),
+        }
+    }
+
+    async fn perform(&mut self, task: TaskId) -> Result<(), Halt> {
+        let job = match self.desk.plan.job(self.id, task, &self.registered) {
+            Ok(job) => job,
+            Err((task, reason)) => {
+                self.out.say_beginning(News::TaskStart(task.clone())).await;
+                let outcome = Outcome::Failed(Failure::NotStarted { reason });
+                self.out
+                    .say(News::TaskEnd {
+                        task,
+                        outcome,
+                        took: Duration::ZERO,
+                    })
+                    .await?;
+                return Ok(());
+            }
+        };
+        let desk = Arc::clone(&self.desk);
+        let way = desk.plan.way(self.id, task.play);
+        let began;
+        let followed = match &job.action {
+            Action::Run(command) => {
+                let process = self
+                    .begin(&way, || spawn(&desk, &job, command.clone()))
+                    .await?;
+                began = self.say_start(&job).await?;
+                self.follow(process, &job).await?
+            }
+            Action::Local(command) => {
+                let mut here = Session::local();
+                let started = here.start(spawn(&desk, &job, command.clone())).await;
+                began = self.say_start(&job).await?;
+                self.follow_here(here, started, &job).await?
+            }
+            Action::Script {
+                name,
+                content,
+                args,
+            } => {
+                let path = match self.deliver(&way, name, content).await? {
+                    Ok(path) => path,
+                    Err(outcome) => {
+                        began = self.say_start(&job).await?;
+                        return self.say_end(job, Followed::of(outcome), began).await;
+                    }
+                };
+                let argv: Vec<String> = [&path].into_iter().chain(args).cloned().collect();
+                let run = || spawn(&desk, &job, Command::Argv(argv.clone()));
+                let process = self.begin(&way, run).await?;
+                began = self.say_start(&job).await?;
+                let followed = self.follow(process, &job).await?;
+                self.remove_script(&path).await?;
+                followed
+            }
+            Action::Print(text) => {
+                began = self.say_start(&job).await?;
+                self.out
+                    .say(News::Print(job.task.clone(), text.clone()))
+                    .await?;
+                Followed::of(Outcome::Ok { status: None })
+            }
+            Action::Pause(time) => {
+                began = self.say_start(&job).await?;
+                Followed::of(self.pause(*time).await)
+            }
+        };
+        self.say_end(job, followed, began).await
+    }
+
+    async fn say_start(&mut self, job: &Job) -> Result<Instant, Halt> {
+        let began = Instant::now();
+        self.out.belongs_to(&job.task);
+        self.out
+            .say_beginning(News::TaskStart(job.task.clone()))
+            .await;
+        Ok(began)
+    }
+
+    async fn say_end(&mut self, job: Job, followed: Followed, began: Instant) -> Result<(), Halt> {
+        let took = began.elapsed();
+        self.say_warnings(followed.lingering).await?;
+        if let Some(name) = job.register {
+            let kept = Registered {
+                truncated: followed.stdout.is_truncated() || followed.stderr.is_truncated(),
+                stdout: followed.stdout.into_bytes(),
+                stderr: followed.stderr.into_bytes(),
+                outcome: followed.outcome.clone(),
+                duration: took,
+            };
+            self.registered.insert(name, kept);
+        }
+        let (task, outcome) = (job.task, followed.outcome);
+        Ok(self
+            .out
+            .say(News::TaskEnd {
+                task,
+                outcome,
+                took,
+            })
+            .await?)
+    }
+
+    async fn say_warnings(&mut self, lingering: Option<String>) -> Result<(), SpillLost> {
+        let from_session = self.open.as_mut().map(|open| open.session.take_warnings());
+        for text in from_session.into_iter().flatten().chain(lingering) {
+            self.out.say(News::Note(Severity::Warning, text)).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a process on the host, connecting first where that is needed. A connection that died
+    /// while it was idle, or that opens no further channel, is replaced once: the command had not
+    /// been sent.
+    async fn begin(&mut self, way: &Arc<Way>, make: impl Fn() -> Spawn) -> Result<Started, Halt> {
+        let mut fresh = self.connect(way).await?;
+        loop {
+            let Some(open) = &mut self.open else {
+                return Err(Halt::Stopped);
+            };
+            match open.session.start(make()).await {
+                Err(SpawnError::Disconnected { .. } | SpawnError::ChannelRefused { .. })
+                    if !fresh =>
+                {
+                    self.rest().await?;
+                    fresh = self.connect(way).await?;
+                }
+                Err(SpawnError::Disconnected { reason }) => {
+                    return Err(problem(Cause::Closed(Phase::Auth), reason));
+                }
+                Err(SpawnError::ChannelRefused { reason }) => {
+                    return Err(problem(Cause::ChannelRefused, reason));
+                }
+                started => return Ok(started),
+            }
+        }
+    }
+
+    /// True when a connection was opened just now.
+    async fn connect(&mut self, way: &Arc<Way>) -> Result<bool, Halt> {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| Arc::ptr_eq(&open.way, way))
+        {
+            return Ok(false);
+        }
+        self.rest().await?;
+        let session = match &**way {
+            Way::Local => Session::local(),
+            Way::Ssh(dial) => self.dial(dial).await?,
+        };
+        self.open = Some(Open {
+            session,
+            way: Arc::clone(way),
+        });
+        self.say_warnings(None).await?;
+        Ok(true)
+    }
+
+    async fn dial(&mut self, dial: &Dial) -> Result<Session, Halt> {
+        let address = format!("{}@{}:{}", dial.user, dial.address, dial.port);
+        self.out.say_beginning(News::Connecting { address }).await;
+        let desk = Arc::clone(&self.desk);
+        let mut attempts = Attempts::new(&desk.gates, dial);
+        loop {
+            let attempted = tokio::select! {
+                biased;
+                _ = self.cancel.wait_for(|level| *level != Level::Run) => return Err(Halt::Stopped),
+                attempted = attempts.make(&desk.connector) => attempted,
+            };
+            let (delay, reason) = match attempted {
+                Attempted::Open(session) => {
+                    let (took, retries) = (attempts.took(), attempts.dropped());
+                    self.out.say_beginning(News::Ready { took, retries }).await;
+                    return Ok(*session);
+                }
+                Attempted::Failed(problem) => return Err(Halt::Problem(problem)),
+                Attempted::Dropped { delay, reason } => (delay, reason),
+            };
+            let attempt = attempts.dropped() + 1;
+            self.out
+                .say_beginning(News::Retry {
+                    attempt,
+                    delay,
+                    reason,
+                })
+                .await;
+            if matches!(self.pause(delay).await, Outcome::Cancelled { .. }) {
+                return Err(Halt::Stopped);
+            }
+        }
+    }
+
+    async fn follow(&mut self, started: Started, job: &Job) -> Result<Followed, Halt> {
+        let process = match started {
+            Ok(process) => process,
+            Err(error) => return Ok(Followed::of(not_started(&error))),
+        };
+        let Some(open) = &mut self.open else {
+            return Err(Halt::Stopped);
+        };
+        let more = self.desk.plan.has_next(job.task.id);
+        let follow = Follow::new(&mut self.out, &mut self.cancel, job, more);
+        let followed = follow.until_the_end(process, &mut open.session).await?;
+        if open.session.is_closed() {
+            self.open = None;
+        }
+        Ok(followed)
+    }
+
+    async fn follow_here(
+        &mut self,
+        mut here: Session,
+        started: Started,
+        job: &Job,
+    ) -> Result<Followed, Halt> {
+        match started {
+            Err(error) => Ok(Followed::of(not_started(&error))),
+            Ok(process) => {
+                let follow = Follow::new(&mut self.out, &mut self.cancel, job, false);
+                Ok(follow.until_the_end(process, &mut here).await?)
+            }
+        }
+    }
+
+    /// Copies a script to the host: into a new directory that only its owner can enter. Gives the
+    /// script's path there, or how it failed.
+    async fn deliver(
+        &mut self,
+        way: &Arc<Way>,
+        name: &str,
+        content: &Bytes,
+    ) -> Result<Result<String, Outcome>, Halt> {
+        let name = quote(name);
+        let text = format!(
+            "umask 077 && d=$(mktemp -d \"${{TMPDIR:-/tmp}}/fanrun.XXXXXXXXXX\") && cat >\"$d\"/{name} \
+             && chmod 700 \"$d\"/{name} && printf %s \"$d\"/{name}"
+        );
+        let spawn = in_sh(text, Stdin::Bytes(content.clone()));
+        let said = self.aside(way, spawn).await?;
+        Ok(match said {
+            Ok(path) if path.starts_with('/') => Ok(path),
+            Ok(other) => Err(failed(format!(
+                "the script could not be copied: the remote shell said {}",
+                crate::text::printable(other.as_bytes())
+            ))),
+            Err(reason) => Err(failed(format!("the script could not be copied: {reason}"))),
+        })
+    }
+
+    async fn remove_script(&mut self, path: &str) -> Result<(), Halt> {
+        let Some(folder) = path.rsplit_once('/').map(|(folder, _)| folder) else {
+            return Ok(());
+        };
+        let Some(way) = self.open.as_ref().map(|open| Arc::clone(&open.way)) else {
+            let text = format!("the script's folder {folder} was left behind");
+            return Ok(self.out.say(News::Note(Severity::Warning, text)).await?);
+        };
+        let spawn = in_sh(format!("rm -rf -- {}", quote(folder)), Stdin::Closed);
+        if let Err(reason) = self.aside(&way, spawn).await? {
+            let text = format!("the script's folder {folder} could not be removed: {reason}");
+            self.out.say(News::Note(Severity::Warning, text)).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a small command of our own and gives its standard output.
+    async fn aside(
+        &mut self,
+        way: &Arc<Way>,
+        spawn: Spawn,
+    ) -> Result<Result<String, String>, Halt> {
+        self.connect(way).await?;
+        let Some(open) = &mut self.open else {
+            return Err(Halt::Stopped);
+        };
+        Ok(super::follow::aside(&mut open.session, spawn).await)
+    }
+
+    async fn pause(&self, time: Duration) -> Outcome {
+        let mut cancel = self.cancel.clone();
+        tokio::select! {
+            () = tokio::time::sleep(time) => Outcome::Ok { status: None },
+            _ = cancel.wait_for(|level| *level != Level::Run) => {
+                Outcome::Cancelled { remote: Remains::Ended }
+            }
+        }
+    }
+
+    async fn rest(&mut self) -> Result<(), SpillLost> {
+        if let Some(open) = self.open.take() {
+            open.session.close().await;
+        }
+        Ok(())
+    }
+
+    fn stopping(&self) -> bool {
+        *self.cancel.borrow() != Level::Run
+    }
+}
+
+fn spawn(desk: &Desk, job: &Job, command: Command) -> Spawn {
+    let stdin = match &job.stdin {
+        Input::Nothing => Stdin::Closed,
+        Input::Bytes(bytes) => Stdin::Bytes(bytes.clone()),
+        // A second taker would find it gone: there is only one standard input.
+        Input::Ours => desk.take_stdin().map_or(Stdin::Closed, Stdin::Stream),
+    };
+    Spawn {
+        command,
+        env: job.env.clone(),
+        cwd: job.cwd.clone(),
+        shell: job.shell.clone(),
+        stdin,
+    }
+}
+
+fn in_sh(text: String, stdin: Stdin) -> Spawn {
+    let command = Command::Argv(vec!["/bin/sh".into(), "-c".into(), text]);
+    Spawn {
+        command,
+        env: Vec::new(),
+        cwd: None,
+        shell: None,
+        stdin,
+    }
+}
+
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn failed(reason: String) -> Outcome {
+    Outcome::Failed(Failure::NotStarted { reason })
+}
+
+fn not_started(error: &SpawnError) -> Outcome {
+    failed(error.to_string())
+}
+
+fn problem(cause: Cause, message: String) -> Halt {
+    Halt::Problem(HostProblem {
+        cause,
+        message,
+        details: Vec::new(),
+    })
+}

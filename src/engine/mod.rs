@@ -1,0 +1,448 @@
+//! The run: a loop that turns what happens into decisions, and lanes that carry them out.
+//!
+//! The loop is the one place that orders events. It takes inputs (lanes, signals, limits), lets the
+//! pure [`state::RunState`] decide, numbers the events that follow and puts them into a bounded
+//! queue for whoever shows them. While that queue is full it takes nothing more from lanes, which
+//! then keep their output to themselves; signals and limits it always takes.
+
+pub mod attempts;
+mod follow;
+mod lane;
+mod outbox;
+pub mod sizing;
+pub mod state;
+mod termination;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+use crate::event::{Event, RunInfo, What};
+use crate::job::HostId;
+use crate::outcome::Outcome;
+use crate::output::backlog::SpillBudget;
+use crate::plan::Plan;
+use crate::recap::Recap;
+use crate::session::Connector;
+use lane::Lane;
+use outbox::Ways;
+use state::{Effect, Input, Level, News, Order, PlayShape, RunState, Shape};
+
+/// What a run needs.
+pub struct Setup {
+    /// What is to be done.
+    pub plan: Arc<Plan>,
+    /// How hosts are reached.
+    pub connector: Connector,
+    /// The disk space that output may take while nobody reads it.
+    pub spill: SpillBudget,
+    /// A limit for the whole run.
+    pub deadline: Option<Duration>,
+    /// Hosts worked on at once, whatever a play wishes: what the descriptors allow.
+    pub fanout: usize,
+    /// Connections stay open while their hosts wait for others.
+    pub keep_open: bool,
+    /// What each lane keeps in memory, in bytes, before it uses the disk.
+    pub backlog_memory: usize,
+    /// Our standard input, for a job that reads it.
+    pub stdin: Option<mpsc::Receiver<Bytes>>,
+}
+
+/// What reaches the run from outside while it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// A signal that asks us to end came: its number.
+    Signal(u32),
+    /// Nobody reads our output any more.
+    ReaderGone,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The sums, with the verdict.
+    pub recap: Recap,
+    /// The signal that ended it.
+    pub signal: Option<u32>,
+    /// How the last task that ended did.
+    pub last: Option<Outcome>,
+    /// Not all events could be handed over before we had to leave.
+    pub cut_short: bool,
+}
+
+/// What all lanes share.
+struct Desk {
+    plan: Arc<Plan>,
+    connector: Connector,
+    gates: attempts::Gates,
+    spill: SpillBudget,
+    backlog_memory: usize,
+    stdin: Mutex<Option<mpsc::Receiver<Bytes>>>,
+}
+
+impl Desk {
+    fn take_stdin(&self) -> Option<mpsc::Receiver<Bytes>> {
+        self.stdin
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+/// News that may wait between lanes and the loop, in messages: with blocks of 64 KiB this bounds
+/// the memory to 4 MiB for any number of hosts.
+const NEWS_QUEUE: usize = 64;
+/// How long the last events may wait for a reader when the run was stopped by a signal.
+const LAST_WORDS: Duration = Duration::from_millis(800);
+
+/// Runs a plan. `events` receives every event in order, `RunEnd` last.
+pub async fn run(
+    setup: Setup,
+    events: mpsc::Sender<Event>,
+    controls: mpsc::Receiver<Control>,
+) -> Finished {
+    let state = RunState::new(shape(&setup));
+    let (beginnings, begun) = mpsc::channel(NEWS_QUEUE);
+    let (output, heard) = mpsc::channel(NEWS_QUEUE);
+    let news = Ways { beginnings, output };
+    let (cancel, _) = watch::channel(Level::Run);
+    let desk = Arc::new(Desk {
+        plan: setup.plan,
+        connector: setup.connector,
+        gates: attempts::Gates::default(),
+        spill: setup.spill,
+        backlog_memory: setup.backlog_memory,
+        stdin: Mutex::new(setup.stdin),
+    });
+    let teller = Teller::new(events);
+    let orders = HashMap::new();
+    Loop {
+        state,
+        desk,
+        news,
+        cancel,
+        orders,
+        teller,
+        ending: None,
+    }
+    .run(begun, heard, controls, setup.deadline)
+    .await
+}
+
+fn shape(setup: &Setup) -> Shape {
+    let plays = setup.plan.plays.iter().map(|play| PlayShape {
+        name: Arc::clone(&play.name),
+        hosts: play.hosts.clone(),
+        linear: play.linear,
+        fanout: play.fanout.min(setup.fanout),
+        tasks: play
+            .tasks
+            .iter()
+            .map(|task| (task.reference.clone(), task.on_failure))
+            .collect(),
+    });
+    let hosts = setup
+        .plan
+        .targets
+        .iter()
+        .map(|target| target.name.clone())
+        .collect();
+    Shape {
+        hosts,
+        plays: plays.collect(),
+        keep_open: setup.keep_open,
+    }
+}
+
+struct Loop {
+    state: RunState,
+    desk: Arc<Desk>,
+    news: Ways,
+    cancel: watch::Sender<Level>,
+    orders: HashMap<HostId, mpsc::Sender<Order>>,
+    teller: Teller,
+    ending: Option<Ending>,
+}
+
+/// Decided: the run is over.
+enum Ending {
+    Done {
+        signal: Option<u32>,
+        stopped_by: Option<String>,
+    },
+    Leave,
+}
+
+impl Loop {
+    async fn run(
+        mut self,
+        mut begun: mpsc::Receiver<(HostId, News)>,
+        mut heard: mpsc::Receiver<(HostId, News)>,
+        mut controls: mpsc::Receiver<Control>,
+        deadline: Option<Duration>,
+    ) -> Finished {
+        let limit = deadline.unwrap_or(Duration::MAX / 4);
+        let mut over = std::pin::pin!(sleep_for(deadline));
+        let mut tick = tokio::time::interval(Duration::from_secs(5));
+        let started = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let info = RunInfo {
+            started,
+            ..(*self.desk.plan.info).clone()
+        };
+        self.teller.tell(What::RunStart(Arc::new(info)));
+        let effects = self.state.begin(self.teller.now());
+        self.apply(effects);
+        while self.ending.is_none() {
+            let input = tokio::select! {
+                biased;
+                Some(control) = controls.recv() => control.into(),
+                () = &mut over => Input::Deadline(limit),
+                Some((host, news)) = begun.recv() => Input::Lane(host, news),
+                () = self.teller.pass_on(), if self.teller.waiting() => continue,
+                Some((host, news)) = heard.recv(), if self.listens() => Input::Lane(host, news),
+                _ = tick.tick() => Input::Tick,
+            };
+            if matches!(input, Input::Deadline(_)) {
+                over.set(sleep_for(None));
+            }
+            let effects = self.state.on(input, self.teller.now());
+            self.apply(effects);
+        }
+        self.finish(controls).await
+    }
+
+    /// Lanes are heard while what they said before has been passed on; when the run is being
+    /// stopped they are always heard, for their endings must come through.
+    fn listens(&self) -> bool {
+        !self.teller.waiting() || self.state.stopping()
+    }
+
+    fn apply(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Emit(what) => self.emit(what),
+                Effect::Begin(host) => self.begin_lane(host),
+                Effect::Order(host, order) => self.order(host, order),
+                Effect::Cancel(level) => {
+                    self.cancel.send_replace(level);
+                }
+                Effect::Leave => self.ending = Some(Ending::Leave),
+                Effect::Finish { signal, stopped_by } => {
+                    self.ending = Some(Ending::Done { signal, stopped_by });
+                }
+            }
+        }
+    }
+
+    fn emit(&mut self, what: What) {
+        if self.state.stopping() {
+            self.teller.tell_while_stopping(what);
+        } else {
+            self.teller.tell(what);
+        }
+    }
+
+    fn begin_lane(&mut self, host: HostId) {
+        // Two places: one order under way and `Finish` behind it. More are never outstanding.
+        let (orders, taken) = mpsc::channel(2);
+        self.orders.insert(host, orders);
+        let (news, cancel) = (self.news.clone(), self.cancel.subscribe());
+        let lane = Lane::new(host, Arc::clone(&self.desk), news.clone(), cancel);
+        let work = tokio::spawn(lane.run(taken));
+        // A second task, so that a panic in the first is that host's ending and nobody else's.
+        tokio::spawn(async move {
+            let message = match work.await {
+                Ok(Ok(())) => return,
+                Ok(Err(message)) => message,
+                Err(error) => panic_message(error),
+            };
+            let _ = news.output.send((host, News::Panicked(message))).await;
+        });
+    }
+
+    fn order(&mut self, host: HostId, order: Order) {
+        let Some(orders) = self.orders.get(&host) else {
+            return;
+        };
+        if let Err(mpsc::error::TrySendError::Full(order)) = orders.try_send(order) {
+            let orders = orders.clone();
+            tokio::spawn(async move { orders.send(order).await });
+        }
+        if order == Order::Finish {
+            self.orders.remove(&host);
+        }
+    }
+
+    /// The last event, and the wait until all are handed over.
+    async fn finish(mut self, mut controls: mpsc::Receiver<Control>) -> Finished {
+        let ending = self.ending.take().unwrap_or(Ending::Leave);
+        let Ending::Done { signal, stopped_by } = ending else {
+            let Teller { recap, last, .. } = self.teller;
+            return Finished {
+                recap,
+                signal: None,
+                last,
+                cut_short: true,
+            };
+        };
+        let code = self
+            .teller
+            .recap
+            .verdict_if(signal, stopped_by.is_some())
+            .code();
+        self.teller.tell(What::RunEnd {
+            signal,
+            stopped_by,
+            code,
+        });
+        let patience = signal.map(|_| LAST_WORDS);
+        let hurry = async {
+            let mut signals = 0;
+            while let Some(control) = controls.recv().await {
+                signals += u32::from(matches!(control, Control::Signal(_)));
+                if signals > 1 || control == Control::ReaderGone {
+                    return;
+                }
+            }
+            std::future::pending().await
+        };
+        let teller = &mut self.teller;
+        let all = async {
+            while teller.waiting() {
+                teller.pass_on().await;
+            }
+        };
+        let cut_short = tokio::select! {
+            biased;
+            () = all => false,
+            () = hurry => true,
+            () = sleep_for(patience) => true,
+        };
+        let Teller { recap, last, .. } = self.teller;
+        Finished {
+            recap,
+            signal,
+            last,
+            cut_short,
+        }
+    }
+}
+
+/// Numbers events, sums them up and hands them over.
+struct Teller {
+    began: Instant,
+    seq: u64,
+    waiting: VecDeque<Event>,
+    events: mpsc::Sender<Event>,
+    recap: Recap,
+    last: Option<Outcome>,
+    muted: bool,
+}
+
+/// Events that may wait for the reader while the run is being stopped, before output is dropped.
+const LAST_OUTPUT: usize = 64;
+
+impl Teller {
+    fn new(events: mpsc::Sender<Event>) -> Self {
+        let (began, waiting, recap) = (Instant::now(), VecDeque::new(), Recap::new());
+        Self {
+            began,
+            seq: 0,
+            waiting,
+            events,
+            recap,
+            last: None,
+            muted: false,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn tell(&mut self, what: What) {
+        let event = Event {
+            seq: self.seq,
+            at: self.now(),
+            what,
+        };
+        self.seq += event.what.span();
+        self.recap.add(&event);
+        if let What::TaskEnd { outcome, .. } = &event.what {
+            self.last = Some(outcome.clone());
+        }
+        if self.waiting.is_empty() {
+            match self.events.try_send(event) {
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+                Err(mpsc::error::TrySendError::Full(event)) => self.waiting.push_back(event),
+            }
+        } else {
+            self.waiting.push_back(event);
+        }
+    }
+
+    /// Output for a reader who does not read is dropped now, and all output after it, so that
+    /// what was shown has an end and no gap.
+    fn tell_while_stopping(&mut self, what: What) {
+        let output = matches!(what, What::Output { .. });
+        self.muted |= output && self.waiting.len() > LAST_OUTPUT;
+        if !(self.muted && output) {
+            self.tell(what);
+        }
+    }
+
+    fn waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Hands one event over as soon as there is room. Cancel-safe.
+    async fn pass_on(&mut self) {
+        match self.events.reserve().await {
+            Ok(permit) => {
+                if let Some(event) = self.waiting.pop_front() {
+                    permit.send(event);
+                }
+            }
+            Err(_) => self.waiting.clear(),
+        }
+    }
+}
+
+impl From<Control> for Input {
+    fn from(control: Control) -> Self {
+        match control {
+            Control::Signal(number) => Self::Signal(number),
+            Control::ReaderGone => Self::ReaderGone,
+        }
+    }
+}
+
+fn panic_message(error: tokio::task::JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(payload) => payload
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| {
+                payload
+                    .downcast_ref::<&str>()
+                    .map(|text| (*text).to_owned())
+            })
+            .unwrap_or_else(|| "a panic without a message".to_owned()),
+        Err(error) => error.to_string(),
+    }
+}
+
+async fn sleep_for(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;
