@@ -13,6 +13,7 @@
 //!
 //! Imports go downward only; `tests/suite/architecture.rs` fails on any other arrow.
 
+pub mod cli;
 pub mod diagnostic;
 pub mod engine;
 pub mod event;

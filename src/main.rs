@@ -1,3 +1,5 @@
 //! The `fanrun` program: hands its arguments over.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    fanrun::cli::main()
+}

@@ -1,0 +1,173 @@
+//! `fanrun plan` and `fanrun check`: everything short of connecting.
+
+use super::args::Plan as Args;
+use super::{End, Fault, printer, settings};
+use crate::job::Action;
+use crate::plan::{self, Built, Plan, Step};
+use crate::report::diagnostics;
+use crate::target::Way;
+
+pub(super) async fn check(args: &Args) -> Result<End, Fault> {
+    let built = make(args).await?;
+    let plan = &built.plan;
+    let (plays, tasks) = (plan.plays.len(), plan.tasks());
+    let text = format!(
+        "ok  {}  {}, {}, {}\n",
+        plan.info.title,
+        crate::text::count(plays, "play"),
+        crate::text::count(tasks, "task"),
+        crate::text::count(plan.targets.len(), "host"),
+    );
+    printer::print_data(&text).map_err(Fault::Output)?;
+    Ok(End::Code(0))
+}
+
+pub(super) async fn plan(args: &Args) -> Result<End, Fault> {
+    let built = make(args).await?;
+    printer::print_data(&describe(&built.plan)).map_err(Fault::Output)?;
+    Ok(End::Code(0))
+}
+
+async fn make(args: &Args) -> Result<Built, Fault> {
+    let (playbook, mut warnings) = settings::read_playbook(&args.playbook)?;
+    let more = settings::playbook_inventories(&playbook, &args.hosts);
+    let ready = settings::prepare(&args.hosts, &args.vars, &more).await?;
+    warnings.extend(ready.warnings);
+    let built = plan::build(playbook, &ready.ground)?;
+    warnings.extend(built.warnings.iter().cloned());
+    if !warnings.is_empty() {
+        printer::print_talk(&diagnostics::draw(&warnings, settings::colour(args.color)));
+    }
+    Ok(built)
+}
+
+/// What would run where: a heading a play, then each task with what each group of hosts that gets
+/// the same text would run.
+fn describe(plan: &Plan) -> String {
+    let mut out = format!("{}\n", plan.info.title);
+    for (at, play) in plan.plays.iter().enumerate() {
+        let names: Vec<_> = play
+            .hosts
+            .iter()
+            .map(|id| plan.targets[id.0 as usize].name.clone())
+            .collect();
+        let strategy = if play.linear { "linear" } else { "free" };
+        out.push_str(&format!(
+            "\nplay {}  {}\n  hosts   {} ({})  {strategy}, fanout {}\n",
+            at + 1,
+            play.name,
+            settings::fold_names(&names),
+            names.len(),
+            play.fanout.min(names.len().max(1)),
+        ));
+        for way in ways(plan, at) {
+            out.push_str(&format!("  reached {way}\n"));
+        }
+        for (number, task) in play.tasks.iter().enumerate() {
+            out.push_str(&format!("  {:>2}. {}", number + 1, task.reference.name));
+            if let Some(place) = &task.reference.place {
+                out.push_str(&format!("  ({place})"));
+            }
+            out.push('\n');
+            for (hosts, text) in variants(plan, at, number) {
+                let whom = if hosts.len() == names.len() {
+                    String::new()
+                } else {
+                    format!("{}: ", settings::fold_names(&hosts))
+                };
+                for (line, text) in text.lines().enumerate() {
+                    let lead = if line == 0 { whom.as_str() } else { "" };
+                    out.push_str(&format!("        {lead}{text}\n"));
+                }
+            }
+        }
+    }
+    out
+}
+
+/// How the hosts of a play are reached, folded where only the address differs.
+fn ways(plan: &Plan, play: usize) -> Vec<String> {
+    let mut groups: Vec<(String, Vec<crate::target::HostName>)> = Vec::new();
+    for id in &plan.plays[play].hosts {
+        let name = &plan.targets[id.0 as usize].name;
+        let play = crate::job::PlayId(u16::try_from(play).unwrap_or(u16::MAX));
+        let text = match &*plan.way(*id, play) {
+            Way::Local => "here, without SSH".to_owned(),
+            Way::Ssh(dial) if dial.address == name.as_str() => {
+                format!("as {} on port {}", dial.user, dial.port)
+            }
+            Way::Ssh(dial) => format!("as {} at {} port {}", dial.user, dial.address, dial.port),
+        };
+        match groups.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, names)) => names.push(name.clone()),
+            None => groups.push((text, vec![name.clone()])),
+        }
+    }
+    let (one, all) = (groups.len() == 1, groups.len());
+    let show = |(text, names): (String, Vec<_>)| {
+        if one {
+            text
+        } else {
+            format!("{}: {text}", settings::fold_names(&names))
+        }
+    };
+    let mut lines: Vec<String> = groups.into_iter().take(WAYS).map(show).collect();
+    if all > WAYS {
+        lines.push(format!(
+            "+ {} more; `fanrun hosts` lists them all",
+            all - WAYS
+        ));
+    }
+    lines
+}
+
+/// Ways that are shown of a play.
+const WAYS: usize = 4;
+
+/// The texts of a task, each with the hosts that get it.
+fn variants(plan: &Plan, play: usize, task: usize) -> Vec<(Vec<crate::target::HostName>, String)> {
+    let task_id = plan.plays[play].tasks[task].reference.id;
+    let mut found: Vec<(Vec<crate::target::HostName>, String)> = Vec::new();
+    for id in &plan.plays[play].hosts {
+        let name = plan.targets[id.0 as usize].name.clone();
+        let text = match plan.job(*id, task_id, &std::collections::BTreeMap::new()) {
+            Ok(job) => action_text(&job.action),
+            // A value that an earlier task registers is not known before it has run.
+            Err(_) => written(&plan.plays[play].tasks[task].action),
+        };
+        match found.iter_mut().find(|(_, known)| *known == text) {
+            Some((names, _)) => names.push(name),
+            None => found.push((vec![name], text)),
+        }
+    }
+    found
+}
+
+fn action_text(action: &Action) -> String {
+    let command = |command: &crate::job::Command| match command {
+        crate::job::Command::Shell(text) => text.trim_end().to_owned(),
+        crate::job::Command::Argv(words) => format!("{words:?}"),
+    };
+    let text = match action {
+        Action::Run(line) => format!("$ {}", command(line)),
+        Action::Local(line) => format!("here$ {}", command(line)),
+        Action::Script {
+            name,
+            content,
+            args,
+        } => {
+            format!("script {name} ({} bytes) {}", content.len(), args.join(" "))
+        }
+        Action::Print(text) => format!("print {text}"),
+        Action::Pause(time) => format!("pause {}", crate::text::duration(*time)),
+    };
+    let lines: Vec<_> = text
+        .lines()
+        .map(|line| crate::text::printable(line.as_bytes()).into_owned())
+        .collect();
+    lines.join("\n")
+}
+
+fn written(step: &Step) -> String {
+    step.written()
+}

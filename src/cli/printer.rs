@@ -1,0 +1,292 @@
+//! The one place that prints: a thread that turns events into bytes and writes them.
+//!
+//! It may block as long as the reader likes; the run goes on up to the bounds of its queues. It
+//! also asks questions, since nothing else may use the terminal meanwhile.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::engine::Control;
+use crate::event::Event;
+use crate::journal::events::EventFile;
+use crate::journal::raw::RawFiles;
+use crate::report::ndjson::Ndjson;
+use crate::report::{Ink, Renderer, Sink};
+use crate::session::ssh::Question;
+
+/// What a printer needs.
+pub(super) struct Setup {
+    pub(super) renderer: Box<dyn Renderer + Send>,
+    pub(super) events: Option<EventFile>,
+    pub(super) raw: Option<RawFiles>,
+    /// Redraw a live region on standard error, which is a terminal.
+    pub(super) live: bool,
+    pub(super) questions: mpsc::Receiver<Question>,
+    pub(super) controls: mpsc::Sender<Control>,
+}
+
+/// What a printer knows at its end.
+#[derive(Debug, Default)]
+pub(super) struct Printed {
+    /// Something that was asked for could not be written; one line.
+    pub(super) failed: Option<String>,
+}
+
+/// A printer at work.
+pub(super) struct Printer {
+    thread: std::thread::JoinHandle<Printed>,
+}
+
+/// How often the live region is drawn at the most.
+const FRAME: Duration = Duration::from_millis(100);
+/// Events that are turned into one write.
+const BATCH: usize = 256;
+const BATCH_BYTES: usize = 256 << 10;
+
+impl Printer {
+    /// Starts the thread. It ends when `events` is closed and all is written.
+    pub(super) fn start(setup: Setup, events: mpsc::Receiver<Event>) -> io::Result<Self> {
+        let runtime = tokio::runtime::Handle::current();
+        let (ink, objects) = (Ink::default(), Ink::default());
+        let (screen, printed) = (Screen::default(), Printed::default());
+        let work = Work {
+            setup,
+            ink,
+            objects,
+            screen,
+            printed,
+        };
+        let thread = std::thread::Builder::new()
+            .name("printer".into())
+            .spawn(move || runtime.block_on(work.run(events)))?;
+        Ok(Self { thread })
+    }
+
+    /// Waits until all is written, or for so long at the most. `None` if that was not enough.
+    pub(super) async fn finish(self, patience: Option<Duration>) -> Option<Printed> {
+        let joined = tokio::task::spawn_blocking(move || self.thread.join());
+        let joined = match patience {
+            Some(patience) => tokio::time::timeout(patience, joined).await.ok()?,
+            None => joined.await,
+        };
+        let lost = || Printed {
+            failed: Some("the printing thread ended early".into()),
+        };
+        Some(joined.ok().and_then(Result::ok).unwrap_or_else(lost))
+    }
+}
+
+struct Work {
+    setup: Setup,
+    ink: Ink,
+    /// Lines on their way to the events file.
+    objects: Ink,
+    screen: Screen,
+    printed: Printed,
+}
+
+enum Next {
+    Event(Option<Event>),
+    Question(Question),
+    Frame,
+}
+
+impl Work {
+    async fn run(mut self, mut events: mpsc::Receiver<Event>) -> Printed {
+        let began = Instant::now();
+        let mut questions_open = true;
+        loop {
+            let frame = if self.setup.live {
+                FRAME
+            } else {
+                Duration::from_secs(3600)
+            };
+            let next = tokio::select! {
+                biased;
+                event = events.recv() => Next::Event(event),
+                question = self.setup.questions.recv(), if questions_open => match question {
+                    Some(question) => Next::Question(question),
+                    None => { questions_open = false; continue }
+                },
+                () = tokio::time::sleep(frame) => Next::Frame,
+            };
+            match next {
+                Next::Event(Some(event)) => self.take_batch(event, &mut events),
+                Next::Event(None) => break,
+                Next::Question(question) => {
+                    self.screen.erase();
+                    super::ask::answer(question);
+                }
+                Next::Frame => {}
+            }
+            if self.setup.live && self.screen.due() {
+                self.screen
+                    .draw(&self.setup.renderer.live(began.elapsed(), terminal_size()));
+            }
+        }
+        self.setup.renderer.end(&mut self.ink);
+        self.write_ink();
+        self.finish_files();
+        self.printed
+    }
+
+    fn take_batch(&mut self, first: Event, events: &mut mpsc::Receiver<Event>) {
+        self.take(&first);
+        for _ in 0..BATCH {
+            if self.ink.len() > BATCH_BYTES {
+                break;
+            }
+            match events.try_recv() {
+                Ok(event) => self.take(&event),
+                Err(_) => break,
+            }
+        }
+        self.write_ink();
+        if let Some(file) = &mut self.setup.events {
+            let flushed = file.flush();
+            self.note(flushed);
+        }
+    }
+
+    fn take(&mut self, event: &Event) {
+        self.setup.renderer.render(event, &mut self.ink);
+        if let Some(file) = &mut self.setup.events {
+            Ndjson.render(event, &mut self.objects);
+            let written = self
+                .objects
+                .pieces()
+                .try_for_each(|(_, lines)| file.append(lines));
+            self.objects.clear();
+            self.note(written);
+        }
+        if let Some(raw) = &mut self.setup.raw {
+            let written = raw.write(event);
+            self.note(written);
+        }
+    }
+
+    fn finish_files(&mut self) {
+        if let Some(mut file) = self.setup.events.take() {
+            let finished = file.flush();
+            self.note(finished);
+        }
+    }
+
+    /// The first failure is told at once; the work goes on, and the exit code says so in the end.
+    fn note(&mut self, result: Result<(), String>) {
+        if let (Err(problem), None) = (result, &self.printed.failed) {
+            self.screen.erase();
+            let line = format!("error: {problem}\n");
+            let _ = write_all(rustix::stdio::stderr(), line.as_bytes());
+            self.printed.failed = Some(problem);
+        }
+    }
+
+    fn write_ink(&mut self) {
+        if self.ink.is_empty() {
+            return;
+        }
+        self.screen.erase();
+        let mut ink = std::mem::take(&mut self.ink);
+        let mut failed = None;
+        for (sink, bytes) in ink.pieces() {
+            let result = match sink {
+                Sink::Out if self.screen.out_gone => Ok(()),
+                Sink::Out => write_all(rustix::stdio::stdout(), bytes),
+                // Nobody is left to be told that standard error cannot be written.
+                Sink::Err => write_all(rustix::stdio::stderr(), bytes).or(Ok(())),
+            };
+            if let Err(error) = result {
+                self.screen.out_gone = true;
+                failed = Some(error);
+            }
+        }
+        ink.clear();
+        self.ink = ink;
+        match failed {
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                // If the queue is full, signals are already on their way.
+                let _ = self.setup.controls.try_send(Control::ReaderGone);
+            }
+            Some(error) => self.note(Err(format!(
+                "standard output could not be written: {error}"
+            ))),
+            None => {}
+        }
+    }
+}
+
+/// What is on the terminal now.
+#[derive(Default)]
+struct Screen {
+    lines: usize,
+    drawn: Option<Instant>,
+    out_gone: bool,
+}
+
+impl Screen {
+    fn due(&self) -> bool {
+        self.drawn.is_none_or(|at| at.elapsed() >= FRAME)
+    }
+
+    fn erase(&mut self) {
+        if self.lines > 0 {
+            let up = format!("\r\x1b[{}A\x1b[J", self.lines);
+            let _ = write_all(rustix::stdio::stderr(), up.as_bytes());
+            self.lines = 0;
+        }
+    }
+
+    fn draw(&mut self, lines: &[String]) {
+        let mut text = String::new();
+        if self.lines > 0 {
+            text.push_str(&format!("\r\x1b[{}A\x1b[J", self.lines));
+        }
+        for line in lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        let _ = write_all(rustix::stdio::stderr(), text.as_bytes());
+        self.lines = lines.len();
+        self.drawn = Some(Instant::now());
+    }
+}
+
+/// Columns and rows of the terminal behind standard error.
+pub(super) fn terminal_size() -> (usize, usize) {
+    match rustix::termios::tcgetwinsize(rustix::stdio::stderr()) {
+        Ok(size) if size.ws_col > 0 => (usize::from(size.ws_col), usize::from(size.ws_row)),
+        Ok(_) | Err(_) => (100, 30),
+    }
+}
+
+/// Writes all bytes to a descriptor, also to one that somebody else made non-blocking.
+pub(super) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::io::Errno;
+    while !bytes.is_empty() {
+        match rustix::io::write(fd, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => bytes = &bytes[n..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], None)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Prints data of a command that shows something and ends.
+pub(super) fn print_data(text: &str) -> Result<(), io::Error> {
+    write_all(rustix::stdio::stdout(), text.as_bytes())
+}
+
+/// Prints talk.
+pub(super) fn print_talk(text: &str) {
+    let _ = write_all(rustix::stdio::stderr(), text.as_bytes());
+}

@@ -1,0 +1,391 @@
+//! What was typed, turned into what is meant, once, at the door.
+
+use std::io::{IsTerminal, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::Fault;
+use super::args::{Color, Command, HostArgs, HostKey};
+use crate::diagnostic::{Diagnostic, Source};
+use crate::engine::sizing::Sizes;
+use crate::inventory::{self, Disk, Inventory};
+use crate::plan::{Defaults, Ground, Reaching};
+use crate::playbook::{self, Playbook};
+use crate::sandbox::Fleet;
+use crate::secret::Secret;
+use crate::session::Connector;
+use crate::session::ssh::config::Config;
+use crate::session::ssh::{Asker, Dialer, Question, Sizing};
+use crate::target::{HostKeyPolicy, HostName, UserName, Vars};
+
+/// How hosts are reached in this run.
+pub(super) struct Reach {
+    /// Servers inside this process; they end when this is dropped.
+    pub(super) fleet: Option<Fleet>,
+    /// Somebody can be asked.
+    pub(super) terminal: bool,
+}
+
+/// A playbook with everything around it.
+pub(super) struct Ready {
+    pub(super) ground: Ground,
+    pub(super) reach: Reach,
+    pub(super) warnings: Vec<Diagnostic>,
+}
+
+impl Reach {
+    /// The connector, and the questions it may ask.
+    pub(super) fn connector(&self, sizes: Sizes) -> (Connector, mpsc::Receiver<Question>) {
+        let (ask, questions) = mpsc::channel(1);
+        let asker = if self.terminal {
+            Asker::new(ask)
+        } else {
+            Asker::none()
+        };
+        let sizing = Sizing {
+            window: sizes.window,
+            channel_buffer: sizes.channel_buffer,
+        };
+        (Connector::ssh(Dialer::new(asker, sizing)), questions)
+    }
+}
+
+/// Reads what is named on the command line: inventories, ssh_config, variables, a password.
+/// `more` are inventories that a playbook names.
+pub(super) async fn prepare(
+    args: &HostArgs,
+    vars: &[String],
+    more: &[PathBuf],
+) -> Result<Ready, Fault> {
+    let mut warnings = Vec::new();
+    let fleet = match args.sandbox {
+        Some(n) => Some(fleet(n).await?),
+        None => None,
+    };
+    let (inventory, listed) = match &fleet {
+        Some(fleet) => (sandbox_inventory(fleet), true),
+        None => read_inventory(args, more, &mut warnings)?,
+    };
+    let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    let mut reaching = reaching(args, terminal)?;
+    if let Some(fleet) = &fleet {
+        enter_sandbox(&mut reaching, fleet);
+    }
+    let ground = Ground {
+        inventory,
+        listed,
+        limit: args.limit.clone(),
+        vars: parse_vars(vars)?,
+        reaching,
+        fanout: fanout(args)?,
+        allow_empty: args.allow_empty,
+    };
+    Ok(Ready {
+        ground,
+        reach: Reach { fleet, terminal },
+        warnings,
+    })
+}
+
+/// Reads and checks a playbook.
+pub(super) fn read_playbook(path: &Path) -> Result<(Playbook, Vec<Diagnostic>), Fault> {
+    let text = read_text(path, playbook::MAX_BYTES)?;
+    let source = Arc::new(Source {
+        path: path.to_owned(),
+        text: text.into(),
+    });
+    let loaded = playbook::load(&source).map_err(Fault::Wrong)?;
+    Ok((loaded.playbook, loaded.warnings))
+}
+
+/// The inventories that a playbook names: relative to its folder, and only where the command line
+/// names none.
+pub(super) fn playbook_inventories(playbook: &Playbook, args: &HostArgs) -> Vec<PathBuf> {
+    if !args.inventory.is_empty() {
+        return Vec::new();
+    }
+    let folder = playbook.source.path.parent().unwrap_or(Path::new(""));
+    playbook
+        .inventory
+        .iter()
+        .map(|named| folder.join(&named.value))
+        .collect()
+}
+
+fn read_text(path: &Path, limit: u64) -> Result<String, Fault> {
+    let fault = |reason: String| Fault::usage(format!("`{}` {reason}", path.display()));
+    let file =
+        std::fs::File::open(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| fault(format!("cannot be read: {error}")))?;
+    if bytes.len() as u64 > limit {
+        return Err(Fault::Wrong(vec![playbook::too_large(path)]));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        fault(format!(
+            "is not UTF-8 text: the byte at offset {at} does not belong there"
+        ))
+    })
+}
+
+fn read_inventory(
+    args: &HostArgs,
+    more: &[PathBuf],
+    warnings: &mut Vec<Diagnostic>,
+) -> Result<(Inventory, bool), Fault> {
+    let mut sources = args.inventory.clone();
+    sources.extend(more.iter().map(|path| path.to_string_lossy().into_owned()));
+    if sources.is_empty() {
+        return Ok((Inventory::empty(), false));
+    }
+    let loaded = Inventory::load(&sources, &Disk).map_err(Fault::Wrong)?;
+    warnings.extend(loaded.warnings);
+    Ok((loaded.inventory, true))
+}
+
+async fn fleet(n: usize) -> Result<Fleet, Fault> {
+    if n == 0 || n > 10_000 {
+        return Err(Fault::usage(format!(
+            "`--sandbox {n}`: from 1 to 10000 servers are possible"
+        )));
+    }
+    Fleet::start(n)
+        .await
+        .map_err(|error| Fault::usage(format!("the sandbox: {error}")))
+}
+
+fn sandbox_inventory(fleet: &Fleet) -> Inventory {
+    let set = |value: u16| inventory::Set {
+        value,
+        origin: "the sandbox".into(),
+    };
+    let hosts = fleet.members().iter().map(|member| {
+        let settings = inventory::Settings {
+            address: Some(inventory::Set {
+                value: "127.0.0.1".into(),
+                origin: "the sandbox".into(),
+            }),
+            port: Some(set(member.port)),
+            ..inventory::Settings::default()
+        };
+        (member.name.clone(), settings)
+    });
+    Inventory::with_hosts("sandbox", hosts.collect())
+}
+
+/// The sandbox has keys of its own; the user's ssh_config, agent and known_hosts stay out of it.
+fn enter_sandbox(reaching: &mut Reaching, fleet: &Fleet) {
+    reaching.user = Some(fleet.user().clone());
+    reaching.identities = vec![fleet.identity().to_owned()];
+    reaching.known_hosts = vec![fleet.known_hosts().to_owned()];
+    reaching.policy = Some(HostKeyPolicy::Strict);
+    reaching.config = Arc::new(Config::default());
+    reaching.defaults.agent = None;
+    reaching.password = None;
+}
+
+fn reaching(args: &HostArgs, terminal: bool) -> Result<Reaching, Fault> {
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into()));
+    let user = args
+        .user
+        .as_deref()
+        .map(|name| user_name(name, "--user"))
+        .transpose()?;
+    let config = Arc::new(read_config(args, &home)?);
+    Ok(Reaching {
+        user,
+        port: args.port,
+        identities: args.identity.clone(),
+        known_hosts: args.known_hosts.clone(),
+        policy: args.host_key.map(policy),
+        connect_timeout: args.connect_timeout.as_deref().map(duration).transpose()?,
+        password: password(args)?,
+        config,
+        defaults: Defaults {
+            home,
+            user: own_user()?,
+            agent: std::env::var_os("SSH_AUTH_SOCK")
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from),
+            terminal,
+        },
+    })
+}
+
+fn read_config(args: &HostArgs, home: &Path) -> Result<Config, Fault> {
+    let loaded = match &args.ssh_config {
+        Some(path) if path.as_os_str() == "none" => return Ok(Config::default()),
+        Some(path) if !path.is_file() => {
+            return Err(Fault::usage(format!(
+                "`--ssh-config {}` is no file",
+                path.display()
+            )));
+        }
+        Some(path) => Config::load(Some(path), None, home),
+        None => {
+            let (user, system) = (home.join(".ssh/config"), Path::new("/etc/ssh/ssh_config"));
+            Config::load(Some(&user), Some(system), home)
+        }
+    };
+    loaded.map_err(|error| Fault::usage(error.to_string()))
+}
+
+fn policy(policy: HostKey) -> HostKeyPolicy {
+    match policy {
+        HostKey::Strict => HostKeyPolicy::Strict,
+        HostKey::Ask => HostKeyPolicy::Ask,
+        HostKey::AcceptNew => HostKeyPolicy::AcceptNew,
+    }
+}
+
+/// The account that runs us: by its number in the account database, as ssh does it, not by what
+/// the environment says; the environment only where there is no such entry.
+fn own_user() -> Result<UserName, Fault> {
+    let number = rustix::process::getuid().as_raw().to_string();
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let entry = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?.to_owned();
+        (fields.nth(1)? == number).then_some(name)
+    };
+    let name = accounts
+        .lines()
+        .find_map(entry)
+        .or_else(|| std::env::var("USER").ok());
+    match name {
+        Some(name) => user_name(&name, "the account database"),
+        None => Err(Fault::usage("this account has no name; say `--user`")),
+    }
+}
+
+fn user_name(name: &str, origin: &str) -> Result<UserName, Fault> {
+    UserName::new(name).map_err(|bad| {
+        let name = crate::text::printable(name.as_bytes()).into_owned();
+        Fault::usage(format!("the user name `{name}` from {origin} {bad}"))
+    })
+}
+
+fn password(args: &HostArgs) -> Result<Option<Secret>, Fault> {
+    if args.ask_password {
+        let password = super::ask::password("Password: ");
+        return password
+            .map(Some)
+            .map_err(|error| Fault::usage(format!("no password: {error}")));
+    }
+    let Some(number) = args.password_fd else {
+        return Ok(None);
+    };
+    let fault = |error: std::io::Error| Fault::usage(format!("--password-fd {number}: {error}"));
+    let mut text = String::new();
+    std::fs::File::open(format!("/dev/fd/{number}"))
+        .and_then(|file| file.take(4096).read_to_string(&mut text))
+        .map_err(fault)?;
+    let line = text.lines().next().unwrap_or("").to_owned();
+    Ok(Some(Secret::new(line)))
+}
+
+fn fanout(args: &HostArgs) -> Result<Option<usize>, Fault> {
+    match args.fanout {
+        Some(0) => Err(Fault::usage(
+            "`--fanout 0`: at least one host at a time is needed",
+        )),
+        other => Ok(other),
+    }
+}
+
+/// `30s`, `5m`: the same durations as in playbooks.
+pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
+    playbook::units::duration(text).map_err(|reason| Fault::usage(format!("`{text}`: {reason}")))
+}
+
+fn parse_vars(given: &[String]) -> Result<Vars, Fault> {
+    let mut vars = Vars::new();
+    for text in given {
+        let Some((name, value)) = text.split_once('=') else {
+            return Err(Fault::usage(format!("`-e {text}`: NAME=VALUE is needed")));
+        };
+        let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+        let good =
+            name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit());
+        if !good {
+            let help = "letters, digits and `_`, not a digit first";
+            return Err(Fault::usage(format!(
+                "`-e {text}`: `{name}` is no variable name ({help})"
+            )));
+        }
+        vars.insert(name.to_owned(), serde_json::Value::String(value.to_owned()));
+    }
+    Ok(vars)
+}
+
+/// Folds host names for people.
+pub(super) fn fold_names(names: &[HostName]) -> String {
+    inventory::fold(names.iter().map(HostName::as_str))
+}
+
+/// Whether to use colour.
+pub(super) fn colour(wish: Color) -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    match wish {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto if set("NO_COLOR") => false,
+        Color::Auto if std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| v != "0") => true,
+        Color::Auto => in_ci() || std::io::stderr().is_terminal() && !dumb_terminal(),
+    }
+}
+
+/// The colour wish of any command.
+pub(super) fn colour_of(command: &Command) -> bool {
+    colour(match command {
+        Command::Run(args) => args.output.color,
+        Command::Exec(args) => args.output.color,
+        Command::Plan(args) | Command::Check(args) => args.color,
+        Command::Hosts(args) => args.color,
+        Command::Ping(args) => args.color,
+    })
+}
+
+/// A terminal that cannot move its cursor.
+pub(super) fn dumb_terminal() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term == "dumb")
+}
+
+/// A CI system whose log obeys commands in the output.
+pub(super) fn in_ci() -> bool {
+    let known = [
+        "GITHUB_ACTIONS",
+        "GITLAB_CI",
+        "TF_BUILD",
+        "TEAMCITY_VERSION",
+        "BUILDKITE",
+    ];
+    known
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+/// The terminal's modes when fanrun began. A password prompt that is given up leaves it without
+/// echo; whoever comes after us must not find it so.
+pub(super) struct TerminalState(Option<rustix::termios::Termios>);
+
+impl TerminalState {
+    pub(super) fn save() -> Self {
+        Self(rustix::termios::tcgetattr(std::io::stdin().as_fd()).ok())
+    }
+
+    pub(super) fn restore(self) {
+        if let Some(modes) = self.0 {
+            let when = rustix::termios::OptionalActions::Now;
+            // The terminal may be gone; then there is nothing to restore.
+            let _ = rustix::termios::tcsetattr(std::io::stdin().as_fd(), when, &modes);
+        }
+    }
+}

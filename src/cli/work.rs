@@ -1,0 +1,172 @@
+//! Carrying out a plan for `run` and `exec`: the printer, the run, and what the two make of the
+//! exit code.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::args::{Format, OutputArgs};
+use super::printer::{self, Printer};
+use super::settings::{self, Reach};
+use super::{End, Fault, raw, signals};
+use crate::diagnostic::Diagnostic;
+use crate::engine::{self, Control, Finished, sizing::Sizes};
+use crate::journal::events::EventFile;
+use crate::journal::raw::RawFiles;
+use crate::outcome::Outcome;
+use crate::output::backlog::{DEFAULT_SPILL, SpillBudget};
+use crate::plan::Plan;
+use crate::recap::Verdict;
+use crate::report::ndjson::Ndjson;
+use crate::report::raw::Raw;
+use crate::report::terminal::{TextOptions, TextRenderer};
+use crate::report::{Renderer, diagnostics};
+use crate::target::HostName;
+
+/// Events that may wait for the printer.
+const EVENT_QUEUE: usize = 64;
+/// How long the printer may take when a signal ended the run: its reader may never read again.
+const LAST_WORDS: Duration = Duration::from_millis(600);
+
+/// What is carried out.
+pub(super) struct Work {
+    pub(super) plan: Plan,
+    pub(super) reach: Reach,
+    pub(super) sizes: Sizes,
+    pub(super) deadline: Option<Duration>,
+    /// Bytes pass through as they are.
+    pub(super) raw: bool,
+}
+
+/// A run that is over.
+pub(super) struct Done {
+    /// How the last task that ended did.
+    pub(super) last: Option<Outcome>,
+    pub(super) end: End,
+}
+
+/// Tells what is odd before the run begins.
+pub(super) fn warn(warnings: &[Diagnostic], output: &OutputArgs) {
+    if !warnings.is_empty() && !output.quiet {
+        printer::print_talk(&diagnostics::draw(warnings, settings::colour(output.color)));
+    }
+}
+
+/// Runs the plan and prints what happens.
+pub(super) async fn carry_out(work: Work, output: &OutputArgs) -> Result<Done, Fault> {
+    let (controls, taken) = mpsc::channel(8);
+    signals::watch(controls.clone())
+        .map_err(|error| Fault::usage(format!("no signals: {error}")))?;
+    let printing = printing(&work, output)?;
+    let (events, shown) = mpsc::channel(EVENT_QUEUE);
+    let (connector, questions) = work.reach.connector(work.sizes);
+    let setup = printer::Setup {
+        controls,
+        questions,
+        ..printing
+    };
+    let printer = Printer::start(setup, shown)
+        .map_err(|error| Fault::usage(format!("no thread to print with: {error}")))?;
+    let stdin = if work.raw {
+        Some(raw::standard_input().map_err(Fault::Output)?)
+    } else {
+        None
+    };
+    let setup = engine::Setup {
+        stdin,
+        plan: Arc::new(work.plan),
+        connector,
+        spill: SpillBudget::new(DEFAULT_SPILL),
+        deadline: work.deadline,
+        fanout: work.sizes.fanout,
+        keep_open: work.sizes.keep_open,
+        backlog_memory: work.sizes.backlog_memory,
+    };
+    let finished = engine::run(setup, events, taken).await;
+    if let Some(fleet) = work.reach.fleet {
+        fleet.shutdown().await;
+    }
+    Ok(conclude(finished, printer).await)
+}
+
+async fn conclude(finished: Finished, printer: Printer) -> Done {
+    let Finished {
+        mut recap,
+        signal,
+        last,
+        cut_short,
+    } = finished;
+    let patience = (signal.is_some() || cut_short).then_some(LAST_WORDS);
+    match printer.finish(patience).await {
+        Some(printed) if printed.failed.is_some() => recap.report_failed(),
+        Some(_) | None => {}
+    }
+    let verdict = match (cut_short, signal) {
+        (true, None) => Verdict::Signal(2),
+        (_, Some(number)) => Verdict::Signal(number),
+        (false, None) => recap.verdict(),
+    };
+    Done {
+        last,
+        end: verdict.into(),
+    }
+}
+
+fn printing(work: &Work, output: &OutputArgs) -> Result<printer::Setup, Fault> {
+    let events = output
+        .events
+        .as_deref()
+        .map(EventFile::create)
+        .transpose()
+        .map_err(Fault::usage)?;
+    let raw = output
+        .output_dir
+        .as_deref()
+        .map(RawFiles::create)
+        .transpose()
+        .map_err(Fault::usage)?;
+    let talk_on_terminal = std::io::stderr().is_terminal() && !settings::dumb_terminal();
+    let text = output.format == Format::Text;
+    let renderer: Box<dyn Renderer + Send> = match output.format {
+        Format::Text if work.raw => Box::new(Raw),
+        Format::Ndjson => Box::new(Ndjson),
+        Format::Text => Box::new(TextRenderer::new(text_options(&work.plan, output))),
+    };
+    let (controls, _) = mpsc::channel::<Control>(1);
+    let (_, questions) = mpsc::channel(1);
+    let live = text && talk_on_terminal && !output.quiet && !work.raw;
+    Ok(printer::Setup {
+        renderer,
+        events,
+        raw,
+        live,
+        questions,
+        controls,
+    })
+}
+
+fn text_options(plan: &Plan, output: &OutputArgs) -> TextOptions {
+    let hosts: Vec<HostName> = plan
+        .targets
+        .iter()
+        .map(|target| target.name.clone())
+        .collect();
+    let data_on_terminal = std::io::stdout().is_terminal();
+    TextOptions {
+        colour: settings::colour(output.color),
+        terminal: std::io::stderr().is_terminal() && !settings::dumb_terminal(),
+        data_terminal: data_on_terminal,
+        ci: settings::in_ci(),
+        columns: printer::terminal_size().0,
+        verbosity: if output.quiet {
+            -1
+        } else {
+            i8::try_from(output.verbose).unwrap_or(2)
+        },
+        prefix: !output.no_prefix,
+        hosts,
+        fold: settings::fold_names,
+    }
+}
