@@ -1,0 +1,34 @@
+//! The one integration test binary: real servers, the real program.
+//!
+//! Fixtures (each ends exactly the processes it started, and removes what it wrote):
+//! `sshd` and `dropbear` are real servers on loopback with keys of their own; `proxy` delays,
+//! cuts and corrupts a TCP stream; `evil` speaks anything but good SSH; `fanrun` runs the program
+//! and compares stdout, stderr and status every time; `processes` finds what was left running.
+//!
+//! Tests stand in files of their own beside the fixtures. A server that is not installed fails
+//! its tests with the line that installs it: a skipped test would look like a passed one.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "clippy's leave for tests covers #[test] functions, not the fixtures they call"
+)]
+#![allow(
+    dead_code,
+    reason = "a fixture offers what several test files need; not each needs all"
+)]
+
+mod dropbear;
+mod evil;
+mod fanrun;
+mod processes;
+mod proxy;
+mod sshd;
+
+mod architecture;
+mod endings;
+mod fixtures;
+mod runs;
+mod session;
