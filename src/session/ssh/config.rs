@@ -232,9 +232,13 @@ impl Reader<'_> {
             Err(error) => return Err(unreadable(error)),
         };
         let mut bytes = Vec::new();
-        file.take(LIMIT)
+        file.take(LIMIT + 1)
             .read_to_end(&mut bytes)
-            .map_err(unreadable)?;
+            .map_err(&unreadable)?;
+        if bytes.len() as u64 > LIMIT {
+            let reason = format!("it is larger than {} MiB", LIMIT >> 20);
+            return Err(unreadable(std::io::Error::other(reason)));
+        }
         let text = String::from_utf8_lossy(&bytes);
         let mut blocks = vec![Block {
             applies: Applies::Always,
@@ -373,7 +377,8 @@ fn conditions(args: Vec<String>, place: &str) -> Result<Applies, String> {
 }
 
 /// A keyword and its arguments; `None` for blank lines and comments. As `argv_split` (misc.c):
-/// single and double quotes, a backslash before a quote or a backslash, `=` after the keyword.
+/// single and double quotes, a backslash before a quote, a backslash or (outside quotes) a space,
+/// `=` after the keyword.
 fn split(line: &str) -> Result<Option<(String, Vec<String>)>, &'static str> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
@@ -410,6 +415,7 @@ fn word(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<String, 
                 chars.next();
                 match chars.peek() {
                     Some(&next @ ('"' | '\'' | '\\')) => word.push(next),
+                    Some(' ') if quote.is_none() => word.push(' '),
                     Some(&next) => word.extend(['\\', next]),
                     None => {
                         word.push('\\');
@@ -496,7 +502,14 @@ impl Walk<'_> {
             "user" => user().unwrap_or_else(local),
             _ => local(),
         };
-        matches_list(patterns.split(','), &subject)
+        // Host names are compared in lower case here, but not by `Host`, and accounts nowhere.
+        match what {
+            "host" | "originalhost" => {
+                let patterns = patterns.to_ascii_lowercase();
+                matches_list(patterns.split(','), &subject.to_ascii_lowercase())
+            }
+            _ => matches_list(patterns.split(','), &subject),
+        }
     }
 
     fn warn(&mut self, warning: String) {
@@ -704,14 +717,13 @@ fn seconds(text: &str) -> Option<Duration> {
 
 /// Whether a positive pattern of the list matches and no negated one does (`match_pattern_list`).
 fn matches_list<'p>(patterns: impl Iterator<Item = &'p str>, subject: &str) -> bool {
-    let subject = subject.to_ascii_lowercase();
+    let matches = |pattern: &str| super::known::glob(pattern.as_bytes(), subject.as_bytes());
     let mut found = false;
     for pattern in patterns {
-        let lower = pattern.to_ascii_lowercase();
-        match lower.strip_prefix('!') {
-            Some(not) if super::known::glob(not.as_bytes(), subject.as_bytes()) => return false,
+        match pattern.strip_prefix('!') {
+            Some(not) if matches(not) => return false,
             Some(_) => {}
-            None => found |= super::known::glob(lower.as_bytes(), subject.as_bytes()),
+            None => found |= matches(pattern),
         }
     }
     found

@@ -203,8 +203,13 @@ pub(super) fn recorded_name(name: &str, port: u16) -> String {
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     std::fs::File::open(file)?
-        .take(LIMIT)
+        .take(LIMIT + 1)
         .read_to_end(&mut text)?;
+    // What stands behind the limit might revoke a key.
+    if text.len() as u64 > LIMIT {
+        let reason = format!("it is larger than {} MiB", LIMIT >> 20);
+        return Err(io::Error::other(reason));
+    }
     Ok(text)
 }
 
@@ -215,7 +220,9 @@ fn matches(patterns: &str, name: &str) -> bool {
     let mut found = false;
     for pattern in patterns.split(',') {
         match pattern.strip_prefix('!') {
-            Some(not) if glob(not.as_bytes(), name.as_bytes()) => return false,
+            Some(not) if glob(not.to_ascii_lowercase().as_bytes(), name.as_bytes()) => {
+                return false;
+            }
             Some(_) => {}
             None => found |= glob(pattern.to_ascii_lowercase().as_bytes(), name.as_bytes()),
         }
@@ -325,6 +332,7 @@ mod tests {
     fn patterns() {
         assert!(matches("*.example,!bad.example", "a.example"));
         assert!(!matches("*.example,!bad.example", "bad.example"));
+        assert!(!matches("*.example,!Bad.EXAMPLE", "bad.example"));
         assert!(matches("[h]:2222", "[h]:2222"));
         assert!(!matches("h", "[h]:2222"));
         assert!(glob(b"a?c*", b"abcdef"));
@@ -430,6 +438,9 @@ mod tests {
         let files = Files::default();
         assert!(Entries::load(&files, &[dir.path().join("none")], "h").is_ok());
         assert!(Entries::load(&files, &[dir.path().to_owned()], "h").is_err());
+        let huge = dir.path().join("huge");
+        File::create(&huge).unwrap().set_len(LIMIT + 1).unwrap();
+        assert!(Entries::load(&files, &[huge], "h").is_err());
     }
 
     #[test]

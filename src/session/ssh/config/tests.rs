@@ -43,6 +43,22 @@ fn quotes_equal_signs_and_comments_are_read_as_ssh_does() {
 }
 
 #[test]
+fn case_counts_for_host_and_user_and_not_for_match_host() {
+    let text = "Host WEB\n  Port 1\nMatch host WEB user ROOT\n  Port 2\nMatch host WEB\n  Port 3\n";
+    let (_home, config) = config(text);
+    assert_eq!(config.for_host("WEB", None).unwrap().port, Some(1));
+    assert_eq!(config.for_host("web", Some("root")).unwrap().port, Some(3));
+    assert_eq!(config.for_host("web", Some("ROOT")).unwrap().port, Some(2));
+}
+
+#[test]
+fn a_backslash_keeps_a_space() {
+    let (home, config) = config("IdentityFile ~/my\\ key\n");
+    let found = config.for_host("web", None).unwrap();
+    assert_eq!(found.identity_files, [home.path().join("my key")]);
+}
+
+#[test]
 fn negation_and_match_conditions() {
     let text = "Host *.example !bad.example\n  Port 1\nMatch host real user root\n  Port 2\nMatch all\n  Port 3\n";
     assert_eq!(host(text, "a.example").port, Some(1));
@@ -178,7 +194,7 @@ fn judge(path: &Path, name: &str) -> HashMap<String, Vec<String>> {
 fn line() -> impl Strategy<Value = String> {
     prop_oneof![
         prop::sample::select(vec![
-            "a", "b", "a.x", "*", "?", "*.x", "!a *", "!*.x * b", "a b"
+            "a", "b", "a.x", "*", "?", "*.x", "A", "*.X", "!a *", "!*.x * b", "a b"
         ])
         .prop_map(|pattern| format!("Host {pattern}")),
         prop::sample::select(vec![
@@ -186,14 +202,16 @@ fn line() -> impl Strategy<Value = String> {
             "host a",
             "host real*",
             "originalhost b",
-            "host *,!a"
+            "host *,!A",
+            "host *,!a",
+            "originalhost A"
         ])
         .prop_map(|what| format!("Match {what}")),
         prop::sample::select(vec!["real.%h", "real1", "10.0.0.1"])
             .prop_map(|v| format!("  HostName {v}")),
         (1u16..99).prop_map(|port| format!("\tPort={port}")),
         prop::sample::select(vec!["u1", "\"u2\"", "u3 # x"]).prop_map(|v| format!("  user   {v}")),
-        prop::sample::select(vec!["/k/three", "/k/one", "\"/k/two words\""])
+        prop::sample::select(vec!["/k/three", "/k/o\\ ne", "\"/k/two words\""])
             .prop_map(|v| format!("IdentityFile {v}")),
         prop::sample::select(vec!["yes", "no"]).prop_map(|v| format!("IdentitiesOnly {v}")),
         prop::sample::select(vec!["5", "1m", "none"]).prop_map(|v| format!("ConnectTimeout {v}")),
