@@ -3,7 +3,6 @@
 use super::args::{Exec, ExitCode};
 use super::work::{self, Work};
 use super::{End, Fault, raw, settings};
-use crate::engine::sizing;
 use crate::plan::{self, Plan, Single};
 
 pub(super) async fn exec(args: Exec, descriptors: u64) -> Result<End, Fault> {
@@ -29,22 +28,15 @@ pub(super) async fn exec(args: Exec, descriptors: u64) -> Result<End, Fault> {
     warnings.extend(built.warnings);
     work::warn(&warnings, &args.output);
     one_host_only(&args, &built.plan)?;
-    let sizes = sizing::size(
-        built.plan.targets.len(),
-        built.plan.info.fanout,
+    let work = Work::new(
+        built.plan,
+        ready.reach,
+        args.deadline.as_deref(),
         descriptors,
-    );
-    let deadline = args
-        .deadline
-        .as_deref()
-        .map(settings::duration)
-        .transpose()?;
+    )?;
     let work = Work {
-        plan: built.plan,
-        reach: ready.reach,
-        sizes,
-        deadline,
         raw: args.raw,
+        ..work
     };
     let done = work::carry_out(work, &args.output).await?;
     Ok(match (args.exit_code, done.end) {

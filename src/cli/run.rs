@@ -3,7 +3,6 @@
 use super::args::Run;
 use super::work::{self, Work};
 use super::{End, Fault, settings};
-use crate::engine::sizing;
 use crate::plan;
 
 pub(super) async fn run(args: Run, descriptors: u64) -> Result<End, Fault> {
@@ -14,22 +13,11 @@ pub(super) async fn run(args: Run, descriptors: u64) -> Result<End, Fault> {
     let built = plan::build(playbook, &ready.ground)?;
     warnings.extend(built.warnings);
     work::warn(&warnings, &args.output);
-    let sizes = sizing::size(
-        built.plan.targets.len(),
-        built.plan.info.fanout,
+    let work = Work::new(
+        built.plan,
+        ready.reach,
+        args.deadline.as_deref(),
         descriptors,
-    );
-    let deadline = args
-        .deadline
-        .as_deref()
-        .map(settings::duration)
-        .transpose()?;
-    let work = Work {
-        plan: built.plan,
-        reach: ready.reach,
-        sizes,
-        deadline,
-        raw: false,
-    };
+    )?;
     Ok(work::carry_out(work, &args.output).await?.end)
 }

@@ -12,7 +12,10 @@ use super::printer::{self, Printer};
 use super::settings::{self, Reach};
 use super::{End, Fault, raw, signals};
 use crate::diagnostic::Diagnostic;
-use crate::engine::{self, Control, Finished, sizing::Sizes};
+use crate::engine::{
+    self, Control, Finished,
+    sizing::{self, Sizes},
+};
 use crate::journal::events::EventFile;
 use crate::journal::raw::RawFiles;
 use crate::outcome::Outcome;
@@ -38,6 +41,26 @@ pub(super) struct Work {
     pub(super) deadline: Option<Duration>,
     /// Bytes pass through as they are.
     pub(super) raw: bool,
+}
+
+impl Work {
+    /// What a plan becomes with the sizes that the descriptors allow. `deadline` is as typed.
+    pub(super) fn new(
+        plan: Plan,
+        reach: Reach,
+        deadline: Option<&str>,
+        descriptors: u64,
+    ) -> Result<Self, Fault> {
+        let sizes = sizing::size(plan.targets.len(), plan.info.fanout, descriptors);
+        let deadline = deadline.map(settings::duration).transpose()?;
+        Ok(Self {
+            plan,
+            reach,
+            sizes,
+            deadline,
+            raw: false,
+        })
+    }
 }
 
 /// A run that is over.
