@@ -84,6 +84,8 @@ pub fn main() -> ExitCode {
 
 fn start(cli: Cli) -> End {
     crate::session::local::seal_inherited_descriptors();
+    // Refused only where the system has no signal masks; then there is none to undo.
+    let _ = crate::session::local::unblock_inherited_signals();
     let descriptors = crate::engine::sizing::raise_descriptor_limit();
     let colour = settings::colour_of(&cli.command);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
