@@ -29,5 +29,6 @@ pub mod report;
 pub mod sandbox;
 pub mod secret;
 pub mod session;
+pub mod sftp;
 pub mod target;
 pub mod text;
