@@ -7,8 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::job::{PlayId, TaskRef};
+use crate::listing::Entry;
 use crate::outcome::{HostProblem, Outcome};
 use crate::target::HostName;
+use crate::transfer::{Progress, Tally};
 
 /// An event with its place in the order of the run.
 #[derive(Debug, Clone)]
@@ -75,6 +77,24 @@ pub enum What {
         /// What it wrote.
         block: Block,
     },
+    /// A listing found files.
+    Entries {
+        /// Which host.
+        host: HostName,
+        /// Which task.
+        task: TaskRef,
+        /// What it found: at least one. The order is that of the server's answers.
+        entries: Arc<[Entry]>,
+    },
+    /// A transfer has come so far. At most a few a second for each task.
+    Progress {
+        /// Which host.
+        host: HostName,
+        /// Which task.
+        task: TaskRef,
+        /// How far.
+        progress: Progress,
+    },
     /// Text of a `print` task.
     Print {
         /// Which host.
@@ -105,6 +125,8 @@ pub enum What {
         outcome: Outcome,
         /// Time since its `TaskStart`.
         took: Duration,
+        /// What it moved or found, for tasks on files; also where it failed.
+        tally: Option<Tally>,
     },
     /// Nothing more will happen on a host.
     HostEnd {
@@ -287,6 +309,7 @@ impl What {
     pub fn span(&self) -> u64 {
         match self {
             Self::Output { block, .. } => u64::from(block.lines),
+            Self::Entries { entries, .. } => entries.len() as u64,
             _ => 1,
         }
     }

@@ -86,6 +86,8 @@ pub enum Action {
     },
     /// A child process of this process, on behalf of the host.
     Local(Command),
+    /// A listing of files on the target.
+    List(Arc<crate::listing::Listing>),
     /// Text for the person who runs the playbook.
     Print(String),
     /// Wait.

@@ -5,7 +5,7 @@
 //!
 //! | floor | rooms | what is there |
 //! |---|---|---|
-//! | 0 | [`job`] [`target`] [`outcome`] [`event`] [`recap`] [`diagnostic`] [`text`] [`secret`] | plain words: no I/O, no runtime |
+//! | 0 | [`job`] [`target`] [`outcome`] [`event`] [`listing`] [`transfer`] [`recap`] [`diagnostic`] [`text`] [`secret`] | plain words: no I/O, no runtime |
 //! | 1 | [`playbook`] [`inventory`] [`session`] [`sftp`] [`output`] [`sandbox`] | areas that know the words and nothing of each other |
 //! | 2 | [`plan`] [`report`] [`journal`] | what will be done; how it is told |
 //! | 3 | [`engine`] | the run loop, lanes, endings |
@@ -20,6 +20,7 @@ pub mod event;
 pub mod inventory;
 pub mod job;
 pub mod journal;
+pub mod listing;
 pub mod outcome;
 pub mod output;
 pub mod plan;
@@ -32,3 +33,4 @@ pub mod session;
 pub mod sftp;
 pub mod target;
 pub mod text;
+pub mod transfer;

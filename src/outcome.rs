@@ -152,6 +152,60 @@ pub enum Failure {
         /// One line.
         reason: String,
     },
+    /// Files could not be moved or listed, wholly or in part.
+    Files {
+        /// What kind of trouble; the gravest where there was more than one.
+        cause: FilesCause,
+        /// One line that names the first path it happened on, and how many more there were.
+        reason: String,
+    },
+}
+
+/// Why files could not be moved or listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FilesCause {
+    /// The server broke the protocol, or gave a name that would lead out of its directory.
+    Protocol,
+    /// There is no SFTP server, or it did not start.
+    NoSftp,
+    /// The SFTP server ended or stalled in the middle.
+    Ended,
+    /// A path is missing.
+    Missing,
+    /// A path may not be read or written.
+    Denied,
+    /// The remote disk is full, or a quota is reached.
+    RemoteSpace,
+    /// The local disk is full, or a quota is reached.
+    LocalSpace,
+    /// The source changed while it was read.
+    Changed,
+    /// What was read back differs from what was sent.
+    Verify,
+    /// The server refused for another reason.
+    Remote,
+    /// Our side refused: a path that is no directory, a read-only file system.
+    Local,
+}
+
+impl FilesCause {
+    /// The word used in events.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Protocol => "protocol",
+            Self::NoSftp => "no-sftp",
+            Self::Ended => "ended",
+            Self::Missing => "missing",
+            Self::Denied => "denied",
+            Self::RemoteSpace => "remote-space",
+            Self::LocalSpace => "local-space",
+            Self::Changed => "changed",
+            Self::Verify => "verify",
+            Self::Remote => "remote",
+            Self::Local => "local",
+        }
+    }
 }
 
 /// What is known of a process that we tried to end.
@@ -194,6 +248,7 @@ impl fmt::Display for Outcome {
             } => write!(f, "ok ({status})"),
             Self::Failed(Failure::Exit(status)) => write!(f, "{status}"),
             Self::Failed(Failure::NotStarted { reason }) => write!(f, "not started: {reason}"),
+            Self::Failed(Failure::Files { reason, .. }) => f.write_str(reason),
             Self::TimedOut { after, remote } => {
                 write!(
                     f,

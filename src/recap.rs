@@ -152,6 +152,7 @@ impl Recap {
                 task,
                 outcome,
                 took,
+                tally: _,
             } => self.add_end(host, task, outcome, *took),
             What::HostEnd {
                 state, not_started, ..
@@ -173,6 +174,8 @@ impl Recap {
             | What::HostReady { .. }
             | What::PlayStart { .. }
             | What::TaskStart { .. }
+            | What::Entries { .. }
+            | What::Progress { .. }
             | What::Print { .. }
             | What::Retry { .. }
             | What::Heartbeat { .. } => {}
@@ -376,6 +379,7 @@ mod tests {
             task: task(),
             outcome,
             took: Duration::ZERO,
+            tally: None,
         }
     }
 

@@ -158,6 +158,13 @@ fn action_text(action: &Action) -> String {
         } => {
             format!("script {name} ({} bytes) {}", content.len(), args.join(" "))
         }
+        Action::List(listing) => {
+            let paths = listing
+                .paths
+                .iter()
+                .map(|path| crate::text::printable(path));
+            format!("ls {}", paths.collect::<Vec<_>>().join(" "))
+        }
         Action::Print(text) => format!("print {text}"),
         Action::Pause(time) => format!("pause {}", crate::text::duration(*time)),
     };

@@ -14,6 +14,7 @@ use crate::outcome::{ExitStatus, Failure, Outcome};
 use crate::output::capture::Capture;
 use crate::output::lines::Splitter;
 use crate::session::{Ending, Process, ProcessEvent, Session, Spawn};
+use crate::transfer::Tally;
 
 /// What is known when a process has been followed.
 pub(super) struct Followed {
@@ -22,6 +23,8 @@ pub(super) struct Followed {
     pub(super) stderr: Capture,
     /// Something that the process left behind held its output open.
     pub(super) lingering: Option<String>,
+    /// What a task on files moved or found.
+    pub(super) tally: Option<Tally>,
 }
 
 impl Followed {
@@ -33,6 +36,7 @@ impl Followed {
             stdout: none(),
             stderr: none(),
             lingering: None,
+            tally: None,
         }
     }
 }
@@ -142,6 +146,7 @@ impl<'a> Follow<'a> {
             stdout,
             stderr,
             lingering,
+            tally: None,
         })
     }
 

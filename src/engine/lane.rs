@@ -10,16 +10,18 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
-use super::Desk;
 use super::attempts::{Attempted, Attempts};
 use super::follow::{Follow, Followed};
 use super::outbox::{Outbox, SpillLost, Ways};
+use super::sftp::Refused;
 use super::state::{Level, News, Order};
+use super::{Desk, files};
 use crate::event::Severity;
 use crate::job::{Action, Command, HostId, Input, Job, Registered, TaskId};
 use crate::outcome::{Cause, Failure, HostProblem, Outcome, Phase, Remains};
 use crate::output::backlog::Backlog;
 use crate::session::{Process, Session, Spawn, SpawnError, Stdin};
+use crate::sftp::{Client, Settings};
 use crate::target::{Dial, Way};
 
 /// One host at work.
@@ -35,6 +37,8 @@ pub(super) struct Lane {
 struct Open {
     session: Session,
     way: Arc<Way>,
+    /// The host's SFTP server, once a task has needed it.
+    sftp: Option<Client>,
 }
 
 type Started = Result<Process, SpawnError>;
@@ -118,6 +122,7 @@ impl Lane {
                         task,
                         outcome,
                         took: Duration::ZERO,
+                        tally: None,
                     })
                     .await?;
                 return Ok(());
@@ -159,6 +164,11 @@ impl Lane {
                 let followed = self.follow(process, &job).await?;
                 self.remove_script(&path).await?;
                 followed
+            }
+            Action::List(_) => {
+                let client = self.sftp(&way).await?;
+                began = self.say_start(&job).await?;
+                self.work_on_files(client, &job).await?
             }
             Action::Print(text) => {
                 began = self.say_start(&job).await?;
@@ -204,6 +214,7 @@ impl Lane {
                 task,
                 outcome,
                 took,
+                tally: followed.tally,
             })
             .await?)
     }
@@ -243,6 +254,47 @@ impl Lane {
         }
     }
 
+    /// The host's SFTP server, started where it was not. As in [`Self::begin`], a connection that
+    /// is of no use any more is replaced once.
+    async fn sftp(&mut self, way: &Arc<Way>) -> Result<Result<Client, Refused>, Halt> {
+        let mut fresh = self.connect(way).await?;
+        loop {
+            let Some(open) = &mut self.open else {
+                return Err(Halt::Stopped);
+            };
+            if let Some(client) = open.sftp.as_ref().filter(|client| !client.is_over()) {
+                return Ok(Ok(client.clone()));
+            }
+            match super::sftp::open(&mut open.session, Settings::default()).await {
+                Err(Refused::Spawn(
+                    SpawnError::Disconnected { .. } | SpawnError::ChannelRefused { .. },
+                )) if !fresh => {
+                    self.rest().await?;
+                    fresh = self.connect(way).await?;
+                }
+                Err(Refused::Spawn(SpawnError::Disconnected { reason })) => {
+                    return Err(problem(Cause::Closed(Phase::Auth), reason));
+                }
+                Err(Refused::Spawn(SpawnError::ChannelRefused { reason })) => {
+                    return Err(problem(Cause::ChannelRefused, reason));
+                }
+                Err(refused) => return Ok(Err(refused)),
+                Ok(client) => open.sftp = Some(client),
+            }
+        }
+    }
+
+    async fn work_on_files(
+        &mut self,
+        client: Result<Client, Refused>,
+        job: &Job,
+    ) -> Result<Followed, Halt> {
+        Ok(match client {
+            Ok(client) => files::follow(client, job, &mut self.out, &mut self.cancel).await?,
+            Err(refused) => Followed::of(files::not_begun(&refused)),
+        })
+    }
+
     /// True when a connection was opened just now.
     async fn connect(&mut self, way: &Arc<Way>) -> Result<bool, Halt> {
         if self
@@ -260,6 +312,7 @@ impl Lane {
         self.open = Some(Open {
             session,
             way: Arc::clone(way),
+            sftp: None,
         });
         self.say_warnings(None).await?;
         Ok(true)

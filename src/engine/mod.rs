@@ -6,9 +6,12 @@
 //! then keep their output to themselves; signals and limits it always takes.
 
 pub mod attempts;
+mod files;
 mod follow;
 mod lane;
+mod list;
 mod outbox;
+mod sftp;
 pub mod sizing;
 pub mod state;
 mod termination;

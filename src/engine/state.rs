@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use crate::event::{Block, HostState, Severity, What};
 use crate::job::{HostId, OnFailure, PlayId, TaskId, TaskRef};
+use crate::listing::Entry;
 use crate::outcome::{HostProblem, Outcome, Remains};
 use crate::target::HostName;
+use crate::transfer::{Progress, Tally};
 
 /// What a run consists of, as far as order is concerned.
 #[derive(Debug, Clone)]
@@ -84,6 +86,10 @@ pub enum News {
     TaskStart(TaskRef),
     /// A process wrote.
     Output(TaskRef, Block),
+    /// A listing found files; never none.
+    Entries(TaskRef, Arc<[Entry]>),
+    /// A transfer has come so far.
+    Progress(TaskRef, Progress),
     /// A `print` task's text.
     Print(TaskRef, String),
     /// A task ended.
@@ -94,6 +100,8 @@ pub enum News {
         outcome: Outcome,
         /// Since its start.
         took: Duration,
+        /// What it moved or found.
+        tally: Option<Tally>,
     },
     /// An order was dropped because the run is being stopped; its task was not started.
     Stopped,
@@ -332,12 +340,42 @@ impl RunState {
                 self.emit(What::TaskStart { host, task }, now);
             }
             News::Output(task, block) => self.emit(What::Output { host, task, block }, now),
+            News::Entries(task, entries) => self.emit(
+                What::Entries {
+                    host,
+                    task,
+                    entries,
+                },
+                now,
+            ),
+            News::Progress(task, progress) => self.emit(
+                What::Progress {
+                    host,
+                    task,
+                    progress,
+                },
+                now,
+            ),
             News::Print(task, text) => self.emit(What::Print { host, task, text }, now),
             News::TaskEnd {
                 task,
                 outcome,
                 took,
-            } => self.on_task_end(id, task, outcome, took, now),
+                tally,
+            } => {
+                self.host(id).running = None;
+                self.host(id).not_ended = self.host(id).not_ended.saturating_sub(1);
+                let verdict = judge(&outcome);
+                let ended = What::TaskEnd {
+                    host,
+                    task: task.clone(),
+                    outcome,
+                    took,
+                    tally,
+                };
+                self.emit(ended, now);
+                self.on_task_end(id, &task, verdict, now);
+            }
             News::Stopped => self.settle(id, HostState::Cancelled, now),
             News::Note(severity, message) => {
                 self.emit(
@@ -374,29 +412,8 @@ impl RunState {
         );
     }
 
-    fn on_task_end(
-        &mut self,
-        id: HostId,
-        task: TaskRef,
-        outcome: Outcome,
-        took: Duration,
-        now: Duration,
-    ) {
-        let place = task.id;
-        let policy = self.policy(place);
-        let verdict = judge(&outcome);
-        let host = self.name(id);
-        self.host(id).running = None;
-        self.host(id).not_ended = self.host(id).not_ended.saturating_sub(1);
-        self.emit(
-            What::TaskEnd {
-                host,
-                task: task.clone(),
-                outcome,
-                took,
-            },
-            now,
-        );
+    fn on_task_end(&mut self, id: HostId, task: &TaskRef, verdict: Judged, now: Duration) {
+        let policy = self.policy(task.id);
         match (verdict, policy) {
             (Judged::Fine, _) => self.advance(id, now),
             (Judged::Stopped, _) => self.settle(id, HostState::Cancelled, now),
@@ -491,6 +508,7 @@ impl RunState {
                     task,
                     outcome,
                     took: now.saturating_sub(started),
+                    tally: None,
                 },
                 now,
             );

@@ -155,7 +155,7 @@ fn status(outcome: &Outcome) -> Option<&ExitStatus> {
     match outcome {
         Outcome::Ok { status } => status.as_ref(),
         Outcome::Failed(Failure::Exit(status)) => Some(status),
-        Outcome::Failed(Failure::NotStarted { .. })
+        Outcome::Failed(Failure::NotStarted { .. } | Failure::Files { .. })
         | Outcome::TimedOut { .. }
         | Outcome::Lost { .. }
         | Outcome::Skipped { .. }

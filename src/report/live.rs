@@ -100,6 +100,8 @@ impl Live {
             }
             What::RunEnd { .. } => self.over = true,
             What::HostReady { .. }
+            | What::Entries { .. }
+            | What::Progress { .. }
             | What::Print { .. }
             | What::Retry { .. }
             | What::Diagnostic { .. }

@@ -17,6 +17,7 @@ use super::{Ink, Renderer};
 use crate::event::{Block, Event, LineEnd, RunInfo, Severity, Stream, What};
 use crate::job::{TaskId, TaskRef};
 use crate::outcome::{ExitStatus, Failure, Outcome, Remains};
+use crate::transfer::{Progress, Tally};
 
 /// The renderer of `--format ndjson` and `--events`.
 #[derive(Debug, Default)]
@@ -132,11 +133,13 @@ fn describe(what: &What) -> (&'static str, Value) {
             task,
             outcome,
             took,
+            tally,
         } => {
             let mut fields = task_fields(host.as_str(), task);
             if let Some(map) = fields.as_object_mut() {
                 map.append(&mut outcome_fields(outcome));
                 map.insert("took".into(), json!(took.as_secs_f64()));
+                map.extend(tally.as_ref().map(|tally| ("tally".into(), sums(tally))));
             }
             ("task_end", fields)
         }
@@ -144,6 +147,13 @@ fn describe(what: &What) -> (&'static str, Value) {
             "print",
             json!({"host": host.as_str(), "task": id(task.id), "text": text}),
         ),
+        What::Progress {
+            host,
+            task,
+            progress,
+        } => ("progress", progress_fields(host.as_str(), task, progress)),
+        // Listings are written entry by entry, before this is asked.
+        What::Entries { .. } => ("entry", Value::Null),
         // Blocks are written line by line, before this is asked.
         What::Output { .. } => ("line", Value::Null),
         What::Diagnostic {
@@ -180,6 +190,35 @@ fn describe(what: &What) -> (&'static str, Value) {
             json!({"code": code, "signal": signal, "stopped_by": stopped_by}),
         ),
     }
+}
+
+fn sums(tally: &Tally) -> Value {
+    json!({
+        "files": tally.files,
+        "bytes": tally.bytes,
+        "dirs": tally.dirs,
+        "links": tally.links,
+        "unchanged": tally.unchanged,
+        "deleted": tally.deleted,
+        "errors": tally.errors,
+        "changed": tally.changed(),
+    })
+}
+
+fn progress_fields(host: &str, task: &TaskRef, progress: &Progress) -> Value {
+    let current = progress
+        .current
+        .as_ref()
+        .map(|file| json!({"path": file.path, "bytes": file.bytes, "total": file.total}));
+    json!({
+        "host": host,
+        "task": id(task.id),
+        "files": progress.files,
+        "files_total": progress.files_total,
+        "bytes": progress.bytes,
+        "bytes_total": progress.bytes_total,
+        "current": current,
+    })
 }
 
 fn run_fields(info: &RunInfo) -> Value {
@@ -288,6 +327,10 @@ fn outcome_fields(outcome: &Outcome) -> Map<String, Value> {
             }
         }
         Outcome::Failed(Failure::Exit(status)) => put_status(&mut put, status),
+        Outcome::Failed(Failure::Files { cause, reason }) => {
+            put("cause", json!(cause.word()));
+            put("reason", json!(reason));
+        }
         Outcome::Failed(Failure::NotStarted { reason }) => {
             put("cause", json!("not_started"));
             put("reason", json!(reason));
@@ -416,6 +459,7 @@ mod tests {
             task: task(),
             outcome,
             took: Duration::from_secs(1),
+            tally: None,
         };
         let status = ExitStatus::Signaled {
             name: "SEGV".into(),

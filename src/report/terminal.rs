@@ -352,6 +352,7 @@ impl Renderer for TextRenderer {
                 task,
                 outcome,
                 took,
+                tally: _,
             } => {
                 self.task_end(host, task, outcome, *took, ink);
             }
@@ -381,7 +382,7 @@ impl Renderer for TextRenderer {
                     say(ink, &line);
                 }
             }
-            What::HostEnd { .. } => {}
+            What::Entries { .. } | What::Progress { .. } | What::HostEnd { .. } => {}
         }
     }
 

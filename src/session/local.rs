@@ -106,6 +106,31 @@ pub fn unblock_inherited_signals() -> io::Result<()> {
         .map_err(io::Error::from)
 }
 
+/// Where systems put OpenSSH's SFTP server: Debian, Fedora and macOS, Arch and Alpine, SUSE, BSD.
+const SFTP_SERVERS: [&str; 5] = [
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+    "/usr/libexec/ssh/sftp-server",
+    "/usr/libexec/sftp-server",
+];
+
+/// The program of a subsystem on this machine.
+pub(super) fn subsystem(name: &str) -> Result<String, SpawnError> {
+    let found = SFTP_SERVERS
+        .iter()
+        .find(|path| name == "sftp" && std::path::Path::new(path).exists());
+    match found {
+        Some(path) => Ok((*path).to_owned()),
+        None => Err(SpawnError::NotStarted {
+            reason: format!(
+                "this machine has no `{name}` server that fanrun knows; \
+                 OpenSSH's sftp-server is needed to work on local files"
+            ),
+        }),
+    }
+}
+
 impl LocalSession {
     /// A session with this machine. Opens nothing.
     #[must_use]

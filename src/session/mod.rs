@@ -213,6 +213,32 @@ impl Session {
         })
     }
 
+    /// Starts a subsystem (RFC 4254, section 6.5) such as `sftp`; its protocol flows as the
+    /// process's input and output. This machine has only `sftp`, by OpenSSH's own server.
+    ///
+    /// # Errors
+    /// [`SpawnError`]; a server that has no such subsystem says so in the process's
+    /// [`Ending::NotStarted`].
+    pub async fn subsystem(&mut self, name: &str, stdin: Stdin) -> Result<Process, SpawnError> {
+        match self {
+            Self::Ssh(session) => {
+                let process = session.subsystem(name, stdin).await?;
+                Ok(Process::Ssh(Box::new(process)))
+            }
+            Self::Local(_) | Self::Scripted(_) => {
+                let command = Command::Argv(vec![local::subsystem(name)?]);
+                self.start(Spawn {
+                    command,
+                    env: Vec::new(),
+                    cwd: None,
+                    shell: None,
+                    stdin,
+                })
+                .await
+            }
+        }
+    }
+
     /// Signals all that is left of a process, on a way of its own, and counts it. What the process
     /// does meanwhile goes to `meanwhile`: its channel has to be read, or it would block the very
     /// connection that the sweep uses.

@@ -220,6 +220,12 @@ impl Client {
         })
     }
 
+    /// Whether it has ended, so that nothing can be asked any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.orders.is_closed()
+    }
+
     /// What the server takes.
     #[must_use]
     pub fn limits(&self) -> Limits {

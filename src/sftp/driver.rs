@@ -229,10 +229,10 @@ impl Driver {
                 return Err(Error::Protocol("an empty piece of data".to_owned()));
             }
         }
-        if let Err(Ok(Reply::Handle(handle))) = awaited.answer.send(Ok(reply)) {
-            if awaited.opens {
-                self.close(handle);
-            }
+        if let Err(Ok(Reply::Handle(handle))) = awaited.answer.send(Ok(reply))
+            && awaited.opens
+        {
+            self.close(handle);
         }
         Ok(())
     }

@@ -232,6 +232,7 @@ impl World {
                 task,
                 outcome,
                 took,
+                tally: None,
             },
         ));
     }

@@ -65,6 +65,7 @@ fn ended(name: &str, task: &TaskRef, outcome: Outcome, ms: u64) -> What {
         task: task.clone(),
         outcome,
         took,
+        tally: None,
     }
 }
 

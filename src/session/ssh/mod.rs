@@ -37,7 +37,7 @@ pub use asker::{Asker, Question, QuestionKind};
 pub use process::{DRAIN_GRACE, SshProcess};
 
 use crate::outcome::{HostProblem, Phase};
-use crate::session::{Signal, Spawn, SpawnError, Sweep};
+use crate::session::{Signal, Spawn, SpawnError, Stdin, Sweep};
 use crate::target::Dial;
 use handler::Client;
 use host_key::HostKeyCheck;
@@ -373,25 +373,43 @@ impl SshSession {
     pub async fn start(&mut self, spawn: Spawn) -> Result<SshProcess, SpawnError> {
         let command =
             command::compose(&spawn).map_err(|reason| SpawnError::NotStarted { reason })?;
-        if self.handle.is_closed() {
-            return Err(SpawnError::Disconnected {
-                reason: self.facts.ended(),
-            });
-        }
-        let channel = match self.prepared().await {
-            Some(channel) => channel,
-            None => self.open().await?,
-        };
+        let channel = self.ready_channel().await?;
         if channel.exec(true, command).await.is_err() {
-            return Err(SpawnError::Disconnected {
-                reason: self.facts.ended(),
-            });
+            return Err(self.disconnected());
         }
-        Ok(SshProcess::new(
-            channel,
-            spawn.stdin,
-            Arc::clone(&self.facts),
-        ))
+        let facts = Arc::clone(&self.facts);
+        let refusal = "the server refused to run the command".to_owned();
+        Ok(SshProcess::new(channel, spawn.stdin, facts, refusal))
+    }
+
+    /// Sends the request to start a subsystem and does not wait for the answer, as [`Self::start`].
+    ///
+    /// # Errors
+    /// [`SpawnError`]: in every case it certainly was not started.
+    pub async fn subsystem(&mut self, name: &str, stdin: Stdin) -> Result<SshProcess, SpawnError> {
+        let channel = self.ready_channel().await?;
+        if channel.request_subsystem(true, name).await.is_err() {
+            return Err(self.disconnected());
+        }
+        let facts = Arc::clone(&self.facts);
+        let refusal = format!("the server has no `{name}` subsystem");
+        Ok(SshProcess::new(channel, stdin, facts, refusal))
+    }
+
+    async fn ready_channel(&mut self) -> Result<Channel<Msg>, SpawnError> {
+        if self.handle.is_closed() {
+            return Err(self.disconnected());
+        }
+        match self.prepared().await {
+            Some(channel) => Ok(channel),
+            None => self.open().await,
+        }
+    }
+
+    fn disconnected(&self) -> SpawnError {
+        SpawnError::Disconnected {
+            reason: self.facts.ended(),
+        }
     }
 
     /// Sends `signal` to every process that `process` started and that can be found, over a second

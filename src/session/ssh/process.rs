@@ -42,10 +42,17 @@ pub struct SshProcess {
     last: Instant,
     ended: Option<Ending>,
     odd_data: bool,
+    /// What a failed request means.
+    refusal: String,
 }
 
 impl SshProcess {
-    pub(super) fn new(channel: Channel<Msg>, stdin: Stdin, facts: Arc<Facts>) -> Self {
+    pub(super) fn new(
+        channel: Channel<Msg>,
+        stdin: Stdin,
+        facts: Arc<Facts>,
+        refusal: String,
+    ) -> Self {
         let (read, write) = channel.split();
         let write = Arc::new(write);
         Self {
@@ -60,6 +67,7 @@ impl SshProcess {
             last: Instant::now(),
             ended: None,
             odd_data: false,
+            refusal,
         }
     }
 
@@ -185,7 +193,7 @@ impl SshProcess {
             return;
         }
         self.finish(Ending::NotStarted {
-            reason: "the server refused to run the command".to_owned(),
+            reason: self.refusal.clone(),
         });
     }
 

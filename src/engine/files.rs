@@ -1,0 +1,195 @@
+//! Tasks on files: the work goes on in the future that [`perform`] gives, says what it finds on a
+//! channel, and is stopped by a token, so that it can take back what is half done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::follow::Followed;
+use super::outbox::{Outbox, SpillLost};
+use super::sftp::Refused;
+use super::state::{Level, News};
+use crate::event::Severity;
+use crate::job::{Action, Job};
+use crate::listing::Entry;
+use crate::outcome::{Failure, FilesCause, Outcome, Remains};
+use crate::session::SpawnError;
+use crate::sftp::{self, Client};
+use crate::transfer::{Progress, Tally};
+
+/// What a task on files says while it works.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// A listing found something; never nothing.
+    Entries(Arc<[Entry]>),
+    /// A transfer has come so far.
+    #[allow(dead_code)]
+    Progress(Progress),
+    /// Worth a person's eye.
+    #[allow(dead_code)]
+    Note(Severity, String),
+}
+
+/// What a task on files came to. It failed if there is a trouble, whatever else it did.
+#[derive(Debug, Default)]
+pub(super) struct Worked {
+    pub(super) tally: Tally,
+    pub(super) trouble: Option<(FilesCause, String)>,
+}
+
+/// What may wait between the work and whoever shows it.
+const SAID: usize = 4;
+/// How long work that was told to stop may take to clean up.
+const CLEAN_UP: Duration = Duration::from_secs(2);
+
+/// Does what the job says; gives what it came to. Never drops what it says: it waits for room.
+async fn perform(
+    client: Client,
+    action: &Action,
+    say: mpsc::Sender<Said>,
+    stop: CancellationToken,
+) -> Worked {
+    match action {
+        Action::List(listing) => super::list::list(client, listing, say, stop).await,
+        Action::Run(_)
+        | Action::Script { .. }
+        | Action::Local(_)
+        | Action::Print(_)
+        | Action::Pause(_) => Worked::default(),
+    }
+}
+
+/// Why the work was told to stop.
+enum Stopped {
+    Cancelled,
+    TimedOut(Duration),
+}
+
+/// Follows the work of a job to its end, its limit, or the end of the run.
+pub(super) async fn follow(
+    client: Client,
+    job: &Job,
+    out: &mut Outbox,
+    cancel: &mut watch::Receiver<Level>,
+) -> Result<Followed, SpillLost> {
+    let (say, mut said) = mpsc::channel(SAID);
+    let stop = CancellationToken::new();
+    let mut work = std::pin::pin!(perform(client, &job.action, say, stop.clone()));
+    let mut limit = std::pin::pin!(sleep_for(job.timeout));
+    let stopped = loop {
+        tokio::select! {
+            biased;
+            () = told_to_stop(cancel) => break Stopped::Cancelled,
+            after = &mut limit => break Stopped::TimedOut(after),
+            Some(said) = said.recv() => tell(out, job, said).await?,
+            worked = &mut work => {
+                while let Ok(said) = said.try_recv() {
+                    tell(out, job, said).await?;
+                }
+                return Ok(ended(worked));
+            }
+        }
+    };
+    stop.cancel();
+    // What it says now is of no use, but it must not wait for room to say it.
+    said.close();
+    let worked = tokio::time::timeout(CLEAN_UP, work).await;
+    let remote = match worked {
+        Ok(_) => Remains::Ended,
+        Err(_) => Remains::MaybeRunning,
+    };
+    let outcome = match stopped {
+        Stopped::Cancelled => Outcome::Cancelled { remote },
+        Stopped::TimedOut(after) => Outcome::TimedOut { after, remote },
+    };
+    let tally = worked.map(|worked| worked.tally).ok();
+    Ok(Followed {
+        tally,
+        ..Followed::of(outcome)
+    })
+}
+
+async fn told_to_stop(cancel: &mut watch::Receiver<Level>) {
+    let _ = cancel.wait_for(|level| *level != Level::Run).await;
+}
+
+async fn sleep_for(limit: Option<Duration>) -> Duration {
+    match limit {
+        Some(limit) => {
+            tokio::time::sleep(limit).await;
+            limit
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn tell(out: &mut Outbox, job: &Job, said: Said) -> Result<(), SpillLost> {
+    let task = job.task.clone();
+    out.say(match said {
+        Said::Entries(entries) => News::Entries(task, entries),
+        Said::Progress(progress) => News::Progress(task, progress),
+        Said::Note(severity, text) => News::Note(severity, text),
+    })
+    .await
+}
+
+fn ended(worked: Worked) -> Followed {
+    let outcome = match worked.trouble {
+        None => Outcome::Ok { status: None },
+        Some((cause, reason)) => Outcome::Failed(Failure::Files { cause, reason }),
+    };
+    Followed {
+        tally: Some(worked.tally),
+        ..Followed::of(outcome)
+    }
+}
+
+/// Why a task on files could not begin.
+pub(super) fn not_begun(refused: &Refused) -> Outcome {
+    let (cause, reason) = match refused {
+        Refused::Spawn(
+            SpawnError::NotStarted { reason }
+            | SpawnError::Disconnected { reason }
+            | SpawnError::ChannelRefused { reason },
+        ) => (FilesCause::NoSftp, reason.clone()),
+        Refused::Sftp(error) => {
+            let cause = match error {
+                sftp::Error::Protocol(_) => FilesCause::Protocol,
+                sftp::Error::Status { .. }
+                | sftp::Error::Noise { .. }
+                | sftp::Error::Ended(_)
+                | sftp::Error::Stalled(_)
+                | sftp::Error::Version(_)
+                | sftp::Error::Unsupported(_) => FilesCause::NoSftp,
+            };
+            (cause, error.to_string())
+        }
+    };
+    Outcome::Failed(Failure::Files { cause, reason })
+}
+
+/// The cause and the line for an error on a path (printable).
+pub(super) fn trouble(path: &str, error: &sftp::Error) -> (FilesCause, String) {
+    let cause = match error {
+        sftp::Error::Status { code, .. } => match code {
+            sftp::Code::NoSuchFile => FilesCause::Missing,
+            sftp::Code::PermissionDenied => FilesCause::Denied,
+            sftp::Code::Eof
+            | sftp::Code::Failure
+            | sftp::Code::BadMessage
+            | sftp::Code::Unsupported
+            | sftp::Code::Other(_) => FilesCause::Remote,
+        },
+        sftp::Error::Protocol(_) => FilesCause::Protocol,
+        sftp::Error::Noise { .. } | sftp::Error::Version(_) => FilesCause::NoSftp,
+        sftp::Error::Ended(_) | sftp::Error::Stalled(_) => FilesCause::Ended,
+        sftp::Error::Unsupported(_) => FilesCause::Remote,
+    };
+    if error.is_final() {
+        (cause, error.to_string())
+    } else {
+        (cause, format!("{path}: {error}"))
+    }
+}
