@@ -61,6 +61,17 @@ pub enum What {
         /// How many hosts it has.
         hosts: usize,
     },
+    /// A batch of hosts begins: of a play, or of one task.
+    BatchStart {
+        /// Which play.
+        play: PlayId,
+        /// The task, where only that is done in batches.
+        task: Option<TaskRef>,
+        /// Counted from 1.
+        number: u32,
+        /// How many hosts it has.
+        hosts: usize,
+    },
     /// A task begins on a host.
     TaskStart {
         /// Which host.
@@ -127,6 +138,8 @@ pub enum What {
         took: Duration,
         /// What it moved or found, for tasks on files; also where it failed.
         tally: Option<Tally>,
+        /// It failed, and the `rescue` of its block takes over: the host goes on.
+        rescued: bool,
     },
     /// Nothing more will happen on a host.
     HostEnd {

@@ -153,6 +153,7 @@ impl Recap {
                 outcome,
                 took,
                 tally: _,
+                rescued: _,
             } => self.add_end(host, task, outcome, *took),
             What::HostEnd {
                 state, not_started, ..
@@ -173,6 +174,7 @@ impl Recap {
             What::HostConnecting { .. }
             | What::HostReady { .. }
             | What::PlayStart { .. }
+            | What::BatchStart { .. }
             | What::TaskStart { .. }
             | What::Entries { .. }
             | What::Progress { .. }
@@ -380,6 +382,7 @@ mod tests {
             outcome,
             took: Duration::ZERO,
             tally: None,
+            rescued: false,
         }
     }
 

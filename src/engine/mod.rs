@@ -12,6 +12,7 @@ mod lane;
 mod list;
 mod outbox;
 mod sftp;
+pub mod shape;
 pub mod sizing;
 pub mod state;
 mod termination;
@@ -32,7 +33,8 @@ use crate::recap::Recap;
 use crate::session::Connector;
 use lane::Lane;
 use outbox::Ways;
-use state::{Effect, Input, Level, News, Order, PlayShape, RunState, Shape};
+use shape::{Gate, PlayShape, Rollout, Shape, TaskShape};
+use state::{Effect, Input, Level, News, Order, RunState};
 
 /// What a run needs.
 pub struct Setup {
@@ -130,6 +132,7 @@ pub async fn run(
         orders,
         teller,
         ending: None,
+        wait: None,
     }
     .run(begun, heard, controls, setup.deadline)
     .await
@@ -139,13 +142,22 @@ fn shape(setup: &Setup) -> Shape {
     let plays = setup.plan.plays.iter().map(|play| PlayShape {
         name: Arc::clone(&play.name),
         hosts: play.hosts.clone(),
-        linear: play.linear,
         fanout: play.fanout.min(setup.fanout),
         tasks: play
             .tasks
             .iter()
-            .map(|task| (task.reference.clone(), task.on_failure))
+            .map(|task| TaskShape {
+                reference: task.reference.clone(),
+                on_failure: task.on_failure,
+                gate: if play.linear {
+                    Gate::Together
+                } else {
+                    Gate::None
+                },
+            })
             .collect(),
+        blocks: Vec::new(),
+        rollout: Rollout::default(),
     });
     let hosts = setup
         .plan
@@ -168,6 +180,8 @@ struct Loop {
     orders: HashMap<HostId, mpsc::Sender<Order>>,
     teller: Teller,
     ending: Option<Ending>,
+    /// A wait that has been asked for and not begun.
+    wait: Option<Duration>,
 }
 
 /// Decided: the run is over.
@@ -189,6 +203,7 @@ impl Loop {
     ) -> Finished {
         let limit = deadline.unwrap_or(Duration::MAX / 4);
         let mut over = std::pin::pin!(sleep_for(deadline));
+        let mut pause = std::pin::pin!(sleep_for(None));
         let mut tick = tokio::time::interval(Duration::from_secs(5));
         let started = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -208,13 +223,19 @@ impl Loop {
                 Some((host, news)) = begun.recv() => Input::Lane(host, news),
                 () = self.teller.pass_on(), if self.teller.waiting() => continue,
                 Some((host, news)) = heard.recv(), if self.listens() => Input::Lane(host, news),
+                () = &mut pause => Input::Waited,
                 _ = tick.tick() => Input::Tick,
             };
-            if matches!(input, Input::Deadline(_)) {
-                over.set(sleep_for(None));
+            match input {
+                Input::Deadline(_) => over.set(sleep_for(None)),
+                Input::Waited => pause.set(sleep_for(None)),
+                Input::Lane(..) | Input::Signal(_) | Input::ReaderGone | Input::Tick => {}
             }
             let effects = self.state.on(input, self.teller.now());
             self.apply(effects);
+            if let Some(wait) = self.wait.take() {
+                pause.set(sleep_for(Some(wait)));
+            }
         }
         self.finish(controls).await
     }
@@ -234,6 +255,7 @@ impl Loop {
                 Effect::Cancel(level) => {
                     self.cancel.send_replace(level);
                 }
+                Effect::Wait(time) => self.wait = Some(time),
                 Effect::Leave => self.ending = Some(Ending::Leave),
                 Effect::Finish { signal, stopped_by } => {
                     self.ending = Some(Ending::Done { signal, stopped_by });

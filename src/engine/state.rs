@@ -8,38 +8,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::shape::{Gate, Going, Rollout, Shape};
 use crate::event::{Block, HostState, Severity, What};
 use crate::job::{HostId, OnFailure, PlayId, TaskId, TaskRef};
 use crate::listing::Entry;
 use crate::outcome::{HostProblem, Outcome, Remains};
 use crate::target::HostName;
 use crate::transfer::{Progress, Tally};
-
-/// What a run consists of, as far as order is concerned.
-#[derive(Debug, Clone)]
-pub struct Shape {
-    /// All hosts; a [`HostId`] is a place in here.
-    pub hosts: Vec<HostName>,
-    /// The plays, in order.
-    pub plays: Vec<PlayShape>,
-    /// Whether connections stay open while their hosts wait: all of them fit under the limit.
-    pub keep_open: bool,
-}
-
-/// One play.
-#[derive(Debug, Clone)]
-pub struct PlayShape {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its hosts.
-    pub hosts: Vec<HostId>,
-    /// Whether hosts wait for each other after every task.
-    pub linear: bool,
-    /// How many hosts are worked on at once.
-    pub fanout: usize,
-    /// Its tasks, with what a failure of each means.
-    pub tasks: Vec<(TaskRef, OnFailure)>,
-}
 
 /// Something that happened outside.
 #[derive(Debug, Clone)]
@@ -54,6 +29,8 @@ pub enum Input {
     Deadline(Duration),
     /// Time went by; asks for a heartbeat if it has been quiet.
     Tick,
+    /// The wait that [`Effect::Wait`] asked for is over.
+    Waited,
 }
 
 /// What lanes say.
@@ -103,6 +80,9 @@ pub enum News {
         /// What it moved or found.
         tally: Option<Tally>,
     },
+    /// An order was carried out by doing nothing: it was not due on this host, and nobody needs to
+    /// hear of it (a handler that nothing notified).
+    Passed(TaskId),
     /// An order was dropped because the run is being stopped; its task was not started.
     Stopped,
     /// Worth a person's eye.
@@ -149,6 +129,8 @@ pub enum Effect {
     Cancel(Level),
     /// Leave now, whatever still runs.
     Leave,
+    /// Say [`Input::Waited`] after so long. At most one is outstanding.
+    Wait(Duration),
     /// All is done. The caller adds `RunEnd`, with the exit code that the recap gives.
     Finish {
         /// The signal that ended the run.
@@ -168,6 +150,8 @@ struct Host {
     running: Option<(TaskRef, Duration)>,
     /// Next task of the current play.
     next: usize,
+    /// Blocks whose `always` is being done while their failure stands.
+    unmended: Vec<usize>,
     /// The last play that has work for it.
     last_play: usize,
     /// Tasks that have not ended on it, in any play.
@@ -212,6 +196,32 @@ impl Lanes {
     }
 }
 
+/// How the hosts of a play take turns, now.
+#[derive(Debug, Default)]
+struct Turn {
+    /// Batches of the play that have begun.
+    begun: usize,
+    /// Hosts that have failed in this play.
+    failed: usize,
+    /// Places while a task limits them itself.
+    limit: Option<usize>,
+    /// A task that is done in batches of its own.
+    of_task: Option<TaskTurn>,
+    /// A task that one host does for all: its place.
+    once: Option<usize>,
+    /// A wait between two batches is going on.
+    waits: bool,
+}
+
+/// One task in batches.
+#[derive(Debug)]
+struct TaskTurn {
+    at: usize,
+    begun: usize,
+    /// Hosts that had failed when it began.
+    failed_before: usize,
+}
+
 #[derive(Debug)]
 struct Stop {
     signal: Option<u32>,
@@ -224,6 +234,12 @@ pub struct RunState {
     shape: Shape,
     hosts: Vec<Host>,
     play: usize,
+    /// Hosts of the play that have had no turn yet.
+    later: VecDeque<HostId>,
+    /// Hosts whose turn it is.
+    batch: Vec<HostId>,
+    turn: Turn,
+    /// Hosts that go on now, as soon as there is a place.
     queue: VecDeque<HostId>,
     lanes: Lanes,
     stop: Option<Stop>,
@@ -247,6 +263,7 @@ impl RunState {
             failed: false,
             running: None,
             next: 0,
+            unmended: Vec::new(),
             last_play: 0,
             not_ended: 0,
             ended: false,
@@ -269,6 +286,9 @@ impl RunState {
             shape,
             lanes: Lanes::default(),
             play: 0,
+            later: VecDeque::new(),
+            batch: Vec::new(),
+            turn: Turn::default(),
             queue: VecDeque::new(),
             stop: None,
             signals: 0,
@@ -297,6 +317,7 @@ impl RunState {
             Input::ReaderGone => self.on_reader_gone(now),
             Input::Deadline(limit) => self.on_deadline(limit, now),
             Input::Tick => self.on_tick(now),
+            Input::Waited => self.on_waited(now),
         }
         std::mem::take(&mut self.effects)
     }
@@ -366,15 +387,21 @@ impl RunState {
                 self.host(id).running = None;
                 self.host(id).not_ended = self.host(id).not_ended.saturating_sub(1);
                 let verdict = judge(&outcome);
+                let rescued = self.is_rescued(&verdict, &task);
                 let ended = What::TaskEnd {
                     host,
                     task: task.clone(),
                     outcome,
                     took,
                     tally,
+                    rescued,
                 };
                 self.emit(ended, now);
                 self.on_task_end(id, &task, verdict, now);
+            }
+            News::Passed(_) => {
+                self.host(id).not_ended = self.host(id).not_ended.saturating_sub(1);
+                self.pass_on(id, false, now);
             }
             News::Stopped => self.settle(id, HostState::Cancelled, now),
             News::Note(severity, message) => {
@@ -413,55 +440,168 @@ impl RunState {
     }
 
     fn on_task_end(&mut self, id: HostId, task: &TaskRef, verdict: Judged, now: Duration) {
-        let policy = self.policy(task.id);
-        match (verdict, policy) {
-            (Judged::Fine, _) => self.advance(id, now),
+        match (verdict, self.policy(task.id)) {
+            (Judged::Fine, _) => self.pass_on(id, false, now),
             (Judged::Stopped, _) => self.settle(id, HostState::Cancelled, now),
-            (Judged::Broken, _) | (Judged::Bad, OnFailure::Stop) => {
+            (Judged::Broken, _) => {
+                self.leave_once(id, now);
                 self.settle(id, HostState::Failed, now);
             }
             (Judged::Bad, OnFailure::Continue) => {
                 self.host(id).failed = true;
-                self.advance(id, now);
+                self.pass_on(id, false, now);
             }
+            (Judged::Bad, OnFailure::Stop) => self.pass_on(id, true, now),
             (Judged::Bad, OnFailure::StopAll) => {
-                let reason = format!("`{}` failed on {}", task.name, self.name(id));
-                self.settle(id, HostState::Failed, now);
-                self.stop_starting(None, Some(reason), now);
+                let rescued = self.is_rescued(&Judged::Bad, task);
+                self.pass_on(id, true, now);
+                if !rescued {
+                    let reason = format!("`{}` failed on {}", task.name, self.name(id));
+                    self.stop_starting(None, Some(reason), now);
+                }
             }
         }
     }
 
-    /// The host did what it was told; what next?
-    fn advance(&mut self, id: HostId, now: Duration) {
-        self.host(id).next += 1;
-        let host = &self.hosts[id.0 as usize];
-        let play = &self.shape.plays[self.play];
-        let more_here = host.next < play.tasks.len();
-        let more_later = host.last_play > self.play;
-        if self.stop.is_some() || !more_here && !more_later {
-            self.finish_lane(id);
-        } else if more_here && !play.linear {
-            return self.order_next(id);
-        } else {
-            self.set_lane(id, Lane::Idle);
-            if !self.shape.keep_open {
-                self.effects.push(Effect::Order(id, Order::Rest));
-            }
+    /// Whether a `rescue` follows where a task has failed.
+    fn is_rescued(&self, verdict: &Judged, task: &TaskRef) -> bool {
+        let bad = matches!(verdict, Judged::Bad);
+        let goes_on = self.policy(task.id) == OnFailure::Continue;
+        bad && !goes_on && self.stop.is_none() && self.shape.plays[self.play].is_rescued(task.id)
+    }
+
+    /// The host did what it was told; what next? One that did it for all takes the others along.
+    fn pass_on(&mut self, id: HostId, failed: bool, now: Duration) {
+        let at = self.host(id).next;
+        if self.turn.once.take_if(|once| *once == at).is_some() {
+            self.take_others_along(id, at, failed, now);
+        }
+        match self.walk(id, failed) {
+            Going::On(next) => self.go_on(id, at, next),
+            Going::Failed => return self.settle(id, HostState::Failed, now),
+            Going::Done => self.done(id),
         }
         self.step(now);
         self.dispatch();
     }
 
+    /// Moves the host's place. Tasks that it passes by on the way count as ended.
+    fn walk(&mut self, id: HostId, failed: bool) -> Going {
+        let play = &self.shape.plays[self.play];
+        let host = &mut self.hosts[id.0 as usize];
+        let at = host.next;
+        let going = play.after(at, failed, &mut host.unmended);
+        let next = match going {
+            Going::On(next) => next,
+            Going::Done => play.tasks.len(),
+            Going::Failed => return going,
+        };
+        host.next = next;
+        host.not_ended = host.not_ended.saturating_sub(small(next - at - 1));
+        going
+    }
+
+    /// From one task to another: at once where no other host has to be heeded.
+    fn go_on(&mut self, id: HostId, at: usize, next: usize) {
+        let tasks = &self.shape.plays[self.play].tasks;
+        let free = matches!(tasks[at].gate, Gate::None | Gate::Together);
+        if self.stop.is_some() {
+            self.finish_lane(id);
+        } else if free && tasks[next].gate == Gate::None {
+            self.order_next(id);
+        } else {
+            self.park(id);
+        }
+    }
+
+    fn done(&mut self, id: HostId) {
+        if self.stop.is_some() || self.hosts[id.0 as usize].last_play <= self.play {
+            self.finish_lane(id);
+        } else {
+            self.park(id);
+        }
+    }
+
+    fn park(&mut self, id: HostId) {
+        self.set_lane(id, Lane::Idle);
+        if !self.shape.keep_open {
+            self.effects.push(Effect::Order(id, Order::Rest));
+        }
+    }
+
+    /// What one host did for all counts for all that wait there.
+    fn take_others_along(&mut self, id: HostId, at: usize, failed: bool, now: Duration) {
+        let waits = |host: &Host| host.out.is_none() && host.next == at;
+        let others = self.batch.iter().filter(|other| **other != id);
+        let others: Vec<HostId> = others
+            .filter(|other| waits(&self.hosts[other.0 as usize]))
+            .copied()
+            .collect();
+        for other in others {
+            let host = self.host(other);
+            host.not_ended = host.not_ended.saturating_sub(1);
+            match self.walk(other, failed) {
+                Going::On(_) => {}
+                Going::Failed => self.drop_out(other, HostState::Cancelled, now),
+                Going::Done if self.host(other).lane == Lane::Idle => self.done(other),
+                Going::Done => {}
+            }
+        }
+    }
+
+    /// The host that did something for all is gone in the middle: it must not be done again.
+    fn leave_once(&mut self, id: HostId, now: Duration) {
+        let at = self.host(id).next;
+        if self.turn.once.take_if(|once| *once == at).is_some() {
+            self.take_others_along(id, at, true, now);
+        }
+    }
+
     /// Nothing more is started on this host.
     fn settle(&mut self, id: HostId, state: HostState, now: Duration) {
+        self.drop_out(id, state, now);
+        self.step(now);
+        self.dispatch();
+    }
+
+    fn drop_out(&mut self, id: HostId, state: HostState, now: Duration) {
         self.host(id).out.get_or_insert(state);
         match self.host(id).lane {
             Lane::Busy | Lane::Idle => self.finish_lane(id),
             Lane::None | Lane::Finishing | Lane::Gone => {}
         }
-        self.step(now);
-        self.dispatch();
+        match state {
+            HostState::Ok | HostState::Cancelled => {}
+            HostState::Failed
+            | HostState::Unreachable
+            | HostState::Refused
+            | HostState::Internal => self.count_failure(now),
+        }
+    }
+
+    /// One more host has failed; too many end the run.
+    fn count_failure(&mut self, now: Duration) {
+        self.turn.failed += 1;
+        let Some(play) = self.shape.plays.get(self.play) else {
+            return;
+        };
+        let of_task = self.turn.of_task.as_ref().and_then(|turn| {
+            let failed = self.turn.failed - turn.failed_before;
+            match &play.tasks[turn.at].gate {
+                Gate::Batches(rollout) => Some((failed, rollout.max_failures?)),
+                Gate::None | Gate::Together | Gate::Once | Gate::Limit(_) => None,
+            }
+        });
+        let of_play = play
+            .rollout
+            .max_failures
+            .map(|most| (self.turn.failed, most));
+        let over = [of_play, of_task].into_iter().flatten();
+        if let Some((failed, most)) = over.into_iter().find(|(failed, most)| failed > most) {
+            let failed = crate::text::count(failed, "host");
+            let reason = format!("{failed} failed; `max_failures` allows {most}");
+            self.stop_starting(None, Some(reason), now);
+        }
     }
 
     fn finish_lane(&mut self, id: HostId) {
@@ -509,9 +649,11 @@ impl RunState {
                     outcome,
                     took: now.saturating_sub(started),
                     tally: None,
+                    rescued: false,
                 },
                 now,
             );
+            self.leave_once(id, now);
         } else {
             let (host, severity) = (Some(self.name(id)), Severity::Error);
             let message = format!("internal error: {message}");
@@ -525,6 +667,7 @@ impl RunState {
             );
         }
         self.host(id).out = Some(HostState::Internal);
+        self.count_failure(now);
         self.on_lane_gone(id, now);
     }
 
@@ -599,6 +742,7 @@ impl RunState {
             return;
         }
         self.queue.clear();
+        self.later.clear();
         self.finish_idle_lanes();
         self.step(now);
     }
@@ -611,54 +755,162 @@ impl RunState {
                 self.play += 1;
                 continue;
             }
-            let id = PlayId(u16::try_from(self.play).unwrap_or(u16::MAX));
             let (name, count) = (Arc::clone(&play.name), hosts.len());
             for id in &hosts {
                 self.hosts[id.0 as usize].next = 0;
             }
-            self.queue = hosts;
-            self.emit(
-                What::PlayStart {
-                    play: id,
-                    name,
-                    hosts: count,
-                },
-                now,
-            );
+            self.later = hosts;
+            self.turn = Turn::default();
+            let started = What::PlayStart {
+                play: self.play_id(),
+                name,
+                hosts: count,
+            };
+            self.emit(started, now);
+            self.enter_batch(now);
             return self.dispatch();
         }
         self.finish_if_done(now);
     }
 
-    /// Looks whether a barrier, a play or the run is complete.
+    fn play_id(&self) -> PlayId {
+        PlayId(u16::try_from(self.play).unwrap_or(u16::MAX))
+    }
+
+    fn enter_batch(&mut self, now: Duration) {
+        let rollout = &self.shape.plays[self.play].rollout;
+        let size = rollout.size(self.turn.begun, self.later.len());
+        let named = !rollout.batches.is_empty();
+        self.batch = self.later.drain(..size).collect();
+        self.turn.begun += 1;
+        if named {
+            self.tell_batch(None, self.turn.begun, self.batch.len(), now);
+        }
+        self.release(now);
+    }
+
+    fn tell_batch(&mut self, task: Option<TaskRef>, number: usize, hosts: usize, now: Duration) {
+        let begins = What::BatchStart {
+            play: self.play_id(),
+            task,
+            number: small(number),
+            hosts,
+        };
+        self.emit(begins, now);
+    }
+
+    /// Looks whether a barrier, a batch, a play or the run is complete.
     fn step(&mut self, now: Duration) {
-        if self.stop.is_some() {
+        if self.stop.is_some() || self.play >= self.shape.plays.len() {
             return self.finish_if_done(now);
         }
-        let Some(play) = self.shape.plays.get(self.play) else {
-            return self.finish_if_done(now);
-        };
         // A barrier waits for work, not for connections that are being closed.
-        if !self.queue.is_empty() || self.lanes.busy > 0 {
+        if self.queue.is_empty() && self.lanes.busy == 0 && !self.turn.waits {
+            self.release(now);
+        }
+    }
+
+    /// Nobody is at work: lets those go on who wait at the first place where any does.
+    fn release(&mut self, now: Duration) {
+        let play = &self.shape.plays[self.play];
+        let host = |id: &HostId| &self.hosts[id.0 as usize];
+        let waits = |id: &&HostId| host(id).out.is_none() && host(id).next < play.tasks.len();
+        let waiting: Vec<HostId> = self.batch.iter().filter(waits).copied().collect();
+        let Some(at) = waiting.iter().map(|id| host(id).next).min() else {
+            return self.end_batch(now);
+        };
+        let there = waiting.into_iter().filter(|id| host(id).next == at);
+        let mut there: VecDeque<HostId> = there.collect();
+        self.turn.limit = None;
+        match play.tasks[at].gate.clone() {
+            Gate::None | Gate::Together => {}
+            Gate::Once => {
+                there.truncate(1);
+                self.turn.once = Some(at);
+            }
+            Gate::Limit(places) => self.turn.limit = Some(places),
+            Gate::Batches(rollout) => return self.release_batch(at, &rollout, there, now),
+        }
+        self.queue = there;
+    }
+
+    /// The next batch of a task that has batches of its own.
+    fn release_batch(
+        &mut self,
+        at: usize,
+        rollout: &Rollout,
+        mut there: VecDeque<HostId>,
+        now: Duration,
+    ) {
+        let failed_before = self.turn.failed;
+        let turn = match self.turn.of_task.take() {
+            Some(turn) if turn.at == at => turn,
+            Some(_) | None => TaskTurn {
+                at,
+                begun: 0,
+                failed_before,
+            },
+        };
+        there.truncate(rollout.size(turn.begun, there.len()));
+        let number = turn.begun + 1;
+        self.turn.of_task = Some(TaskTurn {
+            begun: number,
+            ..turn
+        });
+        let task = self.shape.plays[self.play].tasks[at].reference.clone();
+        self.tell_batch(Some(task), number, there.len(), now);
+        self.queue = there;
+        if number > 1 {
+            self.wait(rollout.pause);
+        }
+    }
+
+    fn wait(&mut self, pause: Duration) {
+        if !pause.is_zero() {
+            self.turn.waits = true;
+            self.effects.push(Effect::Wait(pause));
+        }
+    }
+
+    fn on_waited(&mut self, now: Duration) {
+        if !std::mem::take(&mut self.turn.waits) || self.stop.is_some() {
             return;
         }
-        let host = |id: &HostId| &self.hosts[id.0 as usize];
-        let waiting = |id: &&HostId| host(id).out.is_none() && host(id).next < play.tasks.len();
-        let waiting: VecDeque<HostId> = play.hosts.iter().filter(waiting).copied().collect();
-        if waiting.is_empty() {
-            self.play += 1;
-            self.enter_play(now);
-        } else {
-            self.queue = waiting;
+        if self.queue.is_empty() {
+            self.enter_batch(now);
         }
+        self.dispatch();
+    }
+
+    fn end_batch(&mut self, now: Duration) {
+        if self.later.is_empty() {
+            self.play += 1;
+            return self.enter_play(now);
+        }
+        let rollout = &self.shape.plays[self.play].rollout;
+        let pause = rollout.pause;
+        let lost = |id: &HostId| self.hosts[id.0 as usize].out.is_some();
+        if self.batch.iter().all(lost) {
+            let reason = format!("every host of batch {} failed", self.turn.begun);
+            return self.stop_starting(None, Some(reason), now);
+        }
+        if pause.is_zero() {
+            return self.enter_batch(now);
+        }
+        self.batch.clear();
+        self.wait(pause);
     }
 
     fn dispatch(&mut self) {
         let Some(play) = self.shape.plays.get(self.play) else {
             return;
         };
-        let fanout = play.fanout.max(1);
-        while self.lanes.places() < fanout && self.stop.is_none() {
+        if self.turn.waits {
+            return;
+        }
+        let limit = self.turn.limit.unwrap_or(usize::MAX);
+        let places = play.fanout.min(limit).max(1);
+        while self.lanes.places() < places && self.stop.is_none() {
             let Some(id) = self.queue.pop_front() else {
                 return;
             };
@@ -671,7 +923,7 @@ impl RunState {
 
     fn order_next(&mut self, id: HostId) {
         let index = self.host(id).next;
-        let task = self.shape.plays[self.play].tasks[index].0.id;
+        let task = self.shape.plays[self.play].tasks[index].reference.id;
         self.set_lane(id, Lane::Busy);
         self.effects.push(Effect::Order(id, Order::Task(task)));
     }
@@ -725,7 +977,7 @@ impl RunState {
     fn policy(&self, task: TaskId) -> OnFailure {
         let play = self.shape.plays.get(usize::from(task.play.0));
         play.and_then(|play| play.tasks.get(usize::from(task.index)))
-            .map_or(OnFailure::Stop, |t| t.1)
+            .map_or(OnFailure::Stop, |task| task.on_failure)
     }
 
     fn emit(&mut self, what: What, now: Duration) {

@@ -100,6 +100,7 @@ impl Live {
             }
             What::RunEnd { .. } => self.over = true,
             What::HostReady { .. }
+            | What::BatchStart { .. }
             | What::Entries { .. }
             | What::Progress { .. }
             | What::Print { .. }

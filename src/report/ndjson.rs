@@ -122,6 +122,20 @@ fn describe(what: &What) -> (&'static str, Value) {
             "play_start",
             json!({"play": play.0, "name": &**name, "hosts": hosts}),
         ),
+        What::BatchStart {
+            play,
+            task,
+            number,
+            hosts,
+        } => (
+            "batch_start",
+            json!({
+                "play": play.0,
+                "task": task.as_ref().map(|task| id(task.id)),
+                "number": number,
+                "hosts": hosts,
+            }),
+        ),
         What::HostConnecting { .. }
         | What::HostReady { .. }
         | What::HostProblem { .. }
@@ -134,11 +148,15 @@ fn describe(what: &What) -> (&'static str, Value) {
             outcome,
             took,
             tally,
+            rescued,
         } => {
             let mut fields = task_fields(host.as_str(), task);
             if let Some(map) = fields.as_object_mut() {
                 map.append(&mut outcome_fields(outcome));
                 map.insert("took".into(), json!(took.as_secs_f64()));
+                if *rescued {
+                    map.insert("rescued".into(), json!(true));
+                }
                 map.extend(tally.as_ref().map(|tally| ("tally".into(), sums(tally))));
             }
             ("task_end", fields)
@@ -460,6 +478,7 @@ mod tests {
             outcome,
             took: Duration::from_secs(1),
             tally: None,
+            rescued: false,
         };
         let status = ExitStatus::Signaled {
             name: "SEGV".into(),

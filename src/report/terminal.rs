@@ -353,6 +353,7 @@ impl Renderer for TextRenderer {
                 outcome,
                 took,
                 tally: _,
+                rescued: _,
             } => {
                 self.task_end(host, task, outcome, *took, ink);
             }
@@ -372,7 +373,8 @@ impl Renderer for TextRenderer {
                 self.heartbeat(event.at, *running, *queued, longest.as_ref(), ink);
             }
             What::RunEnd { .. } => self.run_end(ink),
-            What::PlayStart { .. }
+            What::BatchStart { .. }
+            | What::PlayStart { .. }
             | What::HostConnecting { .. }
             | What::HostReady { .. }
             | What::Retry { .. } => {

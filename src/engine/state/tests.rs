@@ -6,21 +6,25 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::shape::{Block as BlockShape, PlayShape, TaskShape};
+
+mod turns;
 use crate::outcome::{Cause, ExitStatus, Failure, Phase};
 
-fn task(play: u16, index: u16, policy: OnFailure) -> (TaskRef, OnFailure) {
+fn task(play: u16, index: u16, policy: OnFailure) -> TaskShape {
     let id = TaskId {
         play: PlayId(play),
         index,
     };
-    (
-        TaskRef {
+    TaskShape {
+        reference: TaskRef {
             id,
             name: format!("task {play}.{index}").into(),
             place: None,
         },
-        policy,
-    )
+        on_failure: policy,
+        gate: Gate::None,
+    }
 }
 
 fn shape(hosts: u32, plays: &[(bool, usize, &[OnFailure])], keep_open: bool) -> Shape {
@@ -28,19 +32,20 @@ fn shape(hosts: u32, plays: &[(bool, usize, &[OnFailure])], keep_open: bool) -> 
         |(at, (linear, fanout, policies)): (usize, &(bool, usize, &[OnFailure]))| PlayShape {
             name: format!("play {at}").into(),
             hosts: (0..hosts).map(HostId).collect(),
-            linear: *linear,
             fanout: *fanout,
             tasks: policies
                 .iter()
                 .enumerate()
                 .map(|(i, policy)| {
-                    task(
-                        u16::try_from(at).unwrap(),
-                        u16::try_from(i).unwrap(),
-                        *policy,
-                    )
+                    let (at, i) = (u16::try_from(at).unwrap(), u16::try_from(i).unwrap());
+                    TaskShape {
+                        gate: if *linear { Gate::Together } else { Gate::None },
+                        ..task(at, i, *policy)
+                    }
                 })
                 .collect(),
+            blocks: Vec::new(),
+            rollout: Rollout::default(),
         };
     Shape {
         hosts: (0..hosts)
@@ -76,6 +81,7 @@ struct World {
     finished: Option<(Option<u32>, Option<String>)>,
     left: bool,
     most_at_once: usize,
+    wait: Option<Duration>,
     now: Duration,
 }
 
@@ -93,6 +99,7 @@ impl World {
             finished: None,
             left: false,
             most_at_once: 0,
+            wait: None,
             now: Duration::ZERO,
         };
         let effects = world.state.begin(Duration::ZERO);
@@ -135,6 +142,9 @@ impl World {
                 }
                 Effect::Cancel(level) => self.level = level,
                 Effect::Leave => self.left = true,
+                Effect::Wait(time) => {
+                    assert!(self.wait.replace(time).is_none(), "two waits at once");
+                }
                 Effect::Finish { signal, stopped_by } => self.finished = Some((signal, stopped_by)),
             }
         }
@@ -201,7 +211,7 @@ impl World {
             return self.input(Input::Lane(id, News::Problem(problem)));
         }
         let play = &self.shape.plays[usize::from(task.play.0)];
-        let task = play.tasks[usize::from(task.index)].0.clone();
+        let task = play.tasks[usize::from(task.index)].reference.clone();
         self.running.insert(id.0, task.clone());
         self.input(Input::Lane(id, News::TaskStart(task)));
     }
@@ -242,6 +252,7 @@ impl World {
         for _ in 0..100_000 {
             match self.able().first() {
                 Some(host) => self.act(*host),
+                None if self.wait.take().is_some() => self.input(Input::Waited),
                 None => return,
             }
         }

@@ -66,6 +66,7 @@ fn ended(name: &str, task: &TaskRef, outcome: Outcome, ms: u64) -> What {
         outcome,
         took,
         tally: None,
+        rescued: false,
     }
 }
 
