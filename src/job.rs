@@ -97,8 +97,10 @@ pub enum Action {
 /// A command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Text for a shell.
+    /// Text for a shell, whichever it is.
     Shell(String),
+    /// Text that holds values escaped for POSIX shells, so that no other may read it.
+    PosixShell(String),
     /// A program and its arguments, each passed on unchanged.
     Argv(Vec<String>),
 }

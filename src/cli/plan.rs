@@ -145,7 +145,9 @@ fn variants(plan: &Plan, play: usize, task: usize) -> Vec<(Vec<crate::target::Ho
 
 fn action_text(action: &Action) -> String {
     let command = |command: &crate::job::Command| match command {
-        crate::job::Command::Shell(text) => text.trim_end().to_owned(),
+        crate::job::Command::Shell(text) | crate::job::Command::PosixShell(text) => {
+            text.trim_end().to_owned()
+        }
         crate::job::Command::Argv(words) => format!("{words:?}"),
     };
     let text = match action {

@@ -2,9 +2,10 @@
 //!
 //! The signal request alone is not enough: OpenSSH before 10.0 refuses it for root, dropbear
 //! signals only the shell, and dropping the connection stops nothing that does not write. So each
-//! rung asks twice, through the request and through a sweep over the process group on a second
-//! way, and believes only a sweep that finds nothing, or a status that comes back. What is left
-//! after KILL is reported as perhaps running.
+//! rung sweeps over the command's processes on a second way, and believes only a sweep that finds
+//! nothing; the request is made where no sweep is possible, and then a status that comes back is
+//! believed. Never the request first: it may end the leader, whose orphans no sweep can find that
+//! has not seen them before. What is left after KILL is reported as perhaps running.
 //!
 //! All the while the process's output is read: an undrained channel would block the very sweep.
 
@@ -69,8 +70,10 @@ impl<'a, F: FnMut(Stream, Bytes)> Ladder<'a, F> {
     /// One signal, and looks until the grace is over. True when nothing is left.
     async fn rung(&mut self, signal: Signal, grace: Duration) -> bool {
         let until = Instant::now() + grace;
-        self.process.signal(signal).await;
         let mut found = self.sweep(signal).await;
+        if found == Sweep::Unknown {
+            self.process.signal(signal).await;
+        }
         let mut pause = FIRST_LOOK;
         loop {
             match found {

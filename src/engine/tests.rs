@@ -313,7 +313,9 @@ async fn a_timeout_asks_politely_and_believes_an_empty_sweep() {
             remote: Remains::Ended
         }
     );
-    assert!(asked.contains(&Asked::Signal(Signal::Term)));
+    assert!(asked.contains(&Asked::Sweep(Signal::Term)));
+    let request = |asked: &Asked| matches!(asked, Asked::Signal(_));
+    assert!(!asked.iter().any(request), "no request beside a sweep");
     assert!(asked.contains(&Asked::Sweep(Signal::Term)));
     assert!(!asked.contains(&Asked::Signal(Signal::Kill)));
     assert!(took < after + Duration::from_secs(1), "{took:?}");

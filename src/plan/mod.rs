@@ -239,7 +239,16 @@ impl Task {
 
 fn command(line: &Line, fill: &values::Fill<'_>) -> Result<Command, String> {
     Ok(match line {
-        Line::Shell(text) => Command::Shell(fill.shell(text)?),
+        Line::Shell(text) => {
+            let filled = fill.shell(text)?;
+            // Where shells differ: without these, escaped values mean the same to all of them.
+            let differs = filled.contains(['\\', '!', '\'', '\n']);
+            if text.literal().is_none() && differs {
+                Command::PosixShell(filled)
+            } else {
+                Command::Shell(filled)
+            }
+        }
         Line::Argv(words) => Command::Argv(
             words
                 .iter()

@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustix::process::{Pid, Signal as OsSignal, kill_process_group};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
@@ -81,8 +82,8 @@ struct Exit {
 
 /// What [`LocalProcess::next`] waits for.
 enum Step {
-    Stdout(Option<bytes::Bytes>),
-    Stderr(Option<bytes::Bytes>),
+    Stdout(Option<Bytes>),
+    Stderr(Option<Bytes>),
     Exit(io::Result<std::process::ExitStatus>),
     GraceOver,
 }
@@ -147,7 +148,7 @@ impl LocalSession {
     /// its directory, or room for another process.
     #[expect(clippy::unused_async, reason = "the same shape as for other sessions")]
     pub async fn start(&mut self, spawn: Spawn) -> Result<LocalProcess, SpawnError> {
-        let mut child = spawning::start(&spawn)?;
+        let (mut child, ahead) = spawning::start(&spawn)?;
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let (Some(pid), Some(stdout), Some(stderr)) =
             (pid, child.stdout.take(), child.stderr.take())
@@ -159,7 +160,7 @@ impl LocalSession {
         let leader = Who::leader(pid);
         // An earlier child had the same number.
         self.found.retain(|(of, _)| *of != leader);
-        let stdin = child.stdin.take().and_then(|to| feed(to, spawn.stdin));
+        let stdin = child.stdin.take().map(|to| feed(to, ahead, spawn.stdin));
         Ok(LocalProcess {
             child,
             leader,
@@ -398,21 +399,28 @@ fn os_signal(signal: Signal) -> Option<OsSignal> {
 
 /// Writes the input in a task of its own: a child that does not read must not keep its output from
 /// being read. A child that stops reading (EPIPE) is no error.
-fn feed(mut to: ChildStdin, stdin: Stdin) -> Option<JoinHandle<()>> {
+fn feed(mut to: ChildStdin, ahead: Option<Bytes>, stdin: Stdin) -> JoinHandle<()> {
     use tokio::io::AsyncWriteExt as _;
-    match stdin {
-        Stdin::Closed => None,
-        Stdin::Bytes(bytes) => Some(tokio::spawn(async move {
-            let _ = to.write_all(&bytes).await;
-        })),
-        Stdin::Stream(mut blocks) => Some(tokio::spawn(async move {
-            while let Some(bytes) = blocks.recv().await {
-                if to.write_all(&bytes).await.is_err() {
-                    return;
+    tokio::spawn(async move {
+        if let Some(ahead) = ahead
+            && to.write_all(&ahead).await.is_err()
+        {
+            return;
+        }
+        match stdin {
+            Stdin::Closed => {}
+            Stdin::Bytes(bytes) => {
+                let _ = to.write_all(&bytes).await;
+            }
+            Stdin::Stream(mut blocks) => {
+                while let Some(bytes) = blocks.recv().await {
+                    if to.write_all(&bytes).await.is_err() {
+                        return;
+                    }
                 }
             }
-        })),
-    }
+        }
+    })
 }
 
 fn meaning(status: std::process::ExitStatus) -> ExitStatus {

@@ -10,6 +10,7 @@
 //!   sides' windows are full.
 //! * Nothing here retries, waits for people, or decides what an ending means.
 
+mod ahead;
 pub mod local;
 pub mod scripted;
 pub mod ssh;

@@ -125,6 +125,39 @@ fn with_exit_code_remote_the_code_is_passed_through() {
 }
 
 #[test]
+fn what_outlives_its_leader_is_ended_too() {
+    on_every_server(|server, exec| {
+        // The shell dies of TERM at once; what it started does not.
+        let marker = processes::marker("orphan");
+        let text = format!("sh -c 'trap \"\" TERM; sleep 300; : {marker}'; true");
+        let seen = server.to_owned();
+        exec(&text)
+            .options(["--timeout", "1s"])
+            .within(Duration::from_secs(20))
+            .expect(1, "", move |text: &str| {
+                assert!(
+                    text.contains("timed out after 1s, killed"),
+                    "{seen}: {text}"
+                );
+                true
+            });
+        processes::await_gone(&marker, Duration::from_secs(2));
+    });
+}
+
+#[test]
+fn one_channel_is_enough_to_end_what_runs() {
+    for server in [Sshd::builder(), Sshd::builder().ordinary_user()] {
+        let sshd = server.config("MaxSessions 1").start();
+        let marker = processes::marker("narrow");
+        Fanrun::exec(&sshd, &marked_sleep(&marker))
+            .options(["--timeout", "1s"])
+            .expect(1, "", holds(["timed out after 1s, killed"]));
+        processes::await_gone(&marker, Duration::from_secs(2));
+    }
+}
+
+#[test]
 fn a_signal_is_named_and_never_ok() {
     on_every_server(|_, exec| {
         exec("kill -TERM $$").expect(1, |_: &str| true, holds(["TERM"]));

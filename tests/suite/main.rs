@@ -32,3 +32,4 @@ mod endings;
 mod fixtures;
 mod runs;
 mod session;
+mod shells;

@@ -412,11 +412,35 @@ async fn a_flood_of_output_does_not_hide_from_a_sweep() {
     assert_eq!(finish(&mut process).await.ending, killed("TERM"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_second_channel_a_second_connection_sweeps() {
+    for sshd in [Sshd::builder(), Sshd::builder().ordinary_user()] {
+        let sshd = sshd.config("MaxSessions 1").start();
+        let mut session = session(&sshd).await;
+        // What the shell leaves in the background is found too, and so is what left its session.
+        let marker = crate::processes::marker("aside");
+        let sleeps = format!("sh -c 'sleep 300; : {marker}'");
+        let text = format!("setsid {sleeps} & {sleeps} & sleep 300; true");
+        let mut process = session.start(shell(&text)).await.unwrap();
+        let all = crate::processes::poll(LIMIT, || {
+            (crate::processes::with_command(&marker).len() >= 3).then_some(())
+        });
+        assert!(all.is_some());
+        let found = sweep(&mut session, &mut process, Signal::Kill).await;
+        assert!(matches!(found, Sweep::Signalled(4..)), "{found:?}");
+        let left = sweep(&mut session, &mut process, Signal::Probe).await;
+        assert_eq!(left, Sweep::Signalled(0));
+        assert_eq!(finish(&mut process).await.ending, killed("KILL"));
+        crate::processes::await_gone(&marker, LIMIT);
+    }
+}
+
 #[tokio::test]
-async fn without_a_second_channel_a_sweep_learns_nothing() {
-    let sshd = Sshd::builder().config("MaxSessions 1").start();
+async fn a_server_without_a_second_channel_that_is_gone_teaches_a_sweep_nothing() {
+    let mut sshd = Sshd::builder().config("MaxSessions 1").start();
     let mut session = session(&sshd).await;
     let mut process = session.start(shell("sleep 5")).await.unwrap();
+    sshd.stop_listening();
     let found = sweep(&mut session, &mut process, Signal::Kill).await;
     assert_eq!(found, Sweep::Unknown);
 }

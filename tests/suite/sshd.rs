@@ -11,8 +11,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -488,24 +488,41 @@ pub fn password_account() -> Option<(String, String)> {
 
 /// The ordinary user for logins; as root it is made on first use.
 pub fn ordinary_user() -> String {
-    static MADE: OnceLock<()> = OnceLock::new();
     if !is_root() {
         return current_user();
     }
-    MADE.get_or_init(|| {
-        let passwd = fs::read_to_string("/etc/passwd").unwrap();
-        let prefix = format!("{ORDINARY_USER}:");
-        if passwd.lines().any(|line| line.starts_with(&prefix)) {
-            return;
-        }
-        // '*' and not '!': sshd without PAM takes '!' for a locked account and refuses the key.
-        let output = Command::new("useradd")
-            .args(["-m", "-s", "/bin/bash", "-p", "*", ORDINARY_USER])
-            .output()
-            .expect("these tests need useradd: apt-get install passwd");
-        assert!(output.status.success(), "useradd: {output:?}");
-    });
+    make_account(ORDINARY_USER, "/bin/bash");
     ORDINARY_USER.to_owned()
+}
+
+/// An account with this login shell; root makes it on first use.
+pub fn account_with_shell(shell: &str) -> String {
+    assert!(is_root(), "only root can make an account with {shell}");
+    assert!(
+        Path::new(shell).exists(),
+        "this test needs {shell}; tests/run installs it"
+    );
+    let name = shell.rsplit('/').next().unwrap();
+    let account = format!("fanrun-{name}");
+    make_account(&account, shell);
+    account
+}
+
+fn make_account(name: &str, shell: &str) {
+    /// Two tests that make the same account at once would both find it missing.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let prefix = format!("{name}:");
+    if passwd.lines().any(|line| line.starts_with(&prefix)) {
+        return;
+    }
+    // '*' and not '!': sshd without PAM takes '!' for a locked account and refuses the key.
+    let output = Command::new("useradd")
+        .args(["-m", "-s", shell, "-p", "*", name])
+        .output()
+        .expect("these tests need useradd: apt-get install passwd");
+    assert!(output.status.success(), "useradd: {output:?}");
 }
 
 /// As root sshd wants its empty directory; a container has often not made it.

@@ -7,11 +7,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use bytes::Bytes;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use tokio::process::{Child, Command};
 
-use super::super::{Spawn, SpawnError, Stdin};
+use super::super::{Spawn, SpawnError, Stdin, ahead};
 use crate::job;
 use crate::text;
 
@@ -19,8 +20,10 @@ use crate::text;
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 /// Starts the child with pipes on its outputs, in a group of its own.
-pub(super) fn start(spawn: &Spawn) -> Result<Child, SpawnError> {
-    let words = words(spawn);
+///
+/// Gives the bytes that come ahead of its input: its text, where that is too long for an argument.
+pub(super) fn start(spawn: &Spawn) -> Result<(Child, Option<Bytes>), SpawnError> {
+    let (words, ahead) = words(spawn).map_err(not_started)?;
     let Some((program, args)) = words.split_first() else {
         return Err(not_started("the command is empty".to_owned()));
     };
@@ -29,8 +32,8 @@ pub(super) fn start(spawn: &Spawn) -> Result<Child, SpawnError> {
         .args(args)
         .envs(spawn.env.iter().map(|(name, value)| (name, value)))
         .stdin(match spawn.stdin {
-            Stdin::Closed => Stdio::null(),
-            Stdin::Bytes(_) | Stdin::Stream(_) => Stdio::piped(),
+            Stdin::Closed if ahead.is_none() => Stdio::null(),
+            Stdin::Closed | Stdin::Bytes(_) | Stdin::Stream(_) => Stdio::piped(),
         })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -38,26 +41,36 @@ pub(super) fn start(spawn: &Spawn) -> Result<Child, SpawnError> {
     if let Some(cwd) = &spawn.cwd {
         command.current_dir(cwd);
     }
-    command
+    let child = command
         .spawn()
-        .map_err(|error| not_started(reason(&error, program, spawn.cwd.as_deref())))
+        .map_err(|error| not_started(reason(&error, program, spawn.cwd.as_deref())))?;
+    Ok((child, ahead))
 }
 
 fn not_started(reason: String) -> SpawnError {
     SpawnError::NotStarted { reason }
 }
 
-/// The program and its arguments.
-fn words(spawn: &Spawn) -> Vec<&str> {
-    match (&spawn.command, &spawn.shell) {
-        (job::Command::Argv(words), _) => words.iter().map(String::as_str).collect(),
-        (job::Command::Shell(text), None) => [&SHELL[..], &[text.as_str()]].concat(),
-        (job::Command::Shell(_), Some(shell)) if shell.is_empty() => Vec::new(),
-        (job::Command::Shell(text), Some(shell)) => {
-            let shell = shell.iter().map(String::as_str);
-            shell.chain([text.as_str()]).collect()
-        }
+/// The program and its arguments, and what comes ahead of its input.
+fn words(spawn: &Spawn) -> Result<(Vec<String>, Option<Bytes>), String> {
+    let text = match &spawn.command {
+        job::Command::Argv(words) => return Ok((words.clone(), None)),
+        job::Command::Shell(text) | job::Command::PosixShell(text) => text,
+    };
+    let mut words = match &spawn.shell {
+        Some(shell) if shell.is_empty() => return Ok((Vec::new(), None)),
+        Some(shell) => shell.clone(),
+        None => SHELL.map(str::to_owned).to_vec(),
+    };
+    if text.len() <= ahead::LONGEST {
+        words.push(text.clone());
+        return Ok((words, None));
     }
+    if !ahead::takes_posix(&words) {
+        return Err(ahead::too_long(text, &words));
+    }
+    words.push(ahead::reader(text.len()));
+    Ok((words, Some(Bytes::copy_from_slice(text.as_bytes()))))
 }
 
 /// Why `program` could not be started in `cwd`.

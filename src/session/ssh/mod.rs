@@ -34,6 +34,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 pub use asker::{Asker, Question, QuestionKind};
+use process::Input;
 pub use process::{DRAIN_GRACE, SshProcess};
 
 use crate::outcome::{HostProblem, Phase};
@@ -47,6 +48,8 @@ use transport::{Shutdown, Transport};
 
 /// How long a server may take to answer the request for a channel.
 const OPEN: Duration = Duration::from_secs(30);
+/// How long a second connection may take.
+const ASIDE: Duration = Duration::from_secs(6);
 /// How long a polite end may take.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -70,11 +73,11 @@ impl Default for Sizing {
 }
 
 /// Opens connections. One for a run: key files, passphrases and settings are shared.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Dialer {
     asker: Asker,
     sizing: Sizing,
-    keyring: Keyring,
+    keyring: Arc<Keyring>,
     known: Arc<known::Files>,
 }
 
@@ -131,6 +134,21 @@ pub struct ConnectReport {
     pub warnings: Vec<String>,
 }
 
+impl ConnectReport {
+    /// What OpenSSH's server puts into `SSH_CONNECTION` of every command: both ends as it sees
+    /// them, which is as we do unless addresses are translated on the way.
+    fn connection(&self) -> Option<String> {
+        let (local, peer) = (self.local?, self.peer);
+        Some(format!(
+            "{} {} {} {}",
+            local.ip(),
+            local.port(),
+            peer.ip(),
+            peer.port()
+        ))
+    }
+}
+
 /// One authenticated connection.
 pub struct SshSession {
     handle: Handle<Client>,
@@ -140,6 +158,30 @@ pub struct SshSession {
     report: ConnectReport,
     next: Option<Channel<Msg>>,
     swept: Option<(russh::ChannelId, sweep::Memory)>,
+    /// How it was opened, for a second connection.
+    again: Again,
+}
+
+/// A second connection to the same host, for sweeps where the first has no channel to spare.
+struct Again {
+    dialer: Dialer,
+    dial: Dial,
+    open: Option<Box<SshSession>>,
+}
+
+impl Again {
+    /// A channel of it. Nobody is asked anything: whatever was asked once is known.
+    async fn channel(&mut self) -> Option<Channel<Msg>> {
+        if self.open.is_none() {
+            let quiet = Dialer {
+                asker: Asker::none(),
+                ..self.dialer.clone()
+            };
+            let session = Box::pin(quiet.connect(&self.dial)).await.ok()?;
+            self.open = Some(Box::new(session));
+        }
+        self.open.as_ref()?.open().await.ok()
+    }
 }
 
 /// Shuts the socket when the attempt or the session is dropped: russh's task would live on.
@@ -159,7 +201,7 @@ impl Dialer {
         Self {
             asker,
             sizing,
-            keyring: Keyring::default(),
+            keyring: Arc::default(),
             known: Arc::default(),
         }
     }
@@ -214,6 +256,11 @@ impl Dialer {
             notes,
             next: None,
             swept: None,
+            again: Again {
+                dialer: self.clone(),
+                dial: dial.clone(),
+                open: None,
+            },
         };
         session.report.warnings = session.take_warnings();
         Ok(session)
@@ -371,15 +418,20 @@ impl SshSession {
     /// # Errors
     /// [`SpawnError`]: in every case the command certainly never ran.
     pub async fn start(&mut self, spawn: Spawn) -> Result<SshProcess, SpawnError> {
-        let command =
-            command::compose(&spawn).map_err(|reason| SpawnError::NotStarted { reason })?;
+        let longest = command::longest_for(&self.report.server_version);
+        let composed = command::compose(&spawn, longest)
+            .map_err(|reason| SpawnError::NotStarted { reason })?;
         let channel = self.ready_channel().await?;
-        if channel.exec(true, command).await.is_err() {
+        if channel.exec(true, composed.request).await.is_err() {
             return Err(self.disconnected());
         }
         let facts = Arc::clone(&self.facts);
         let refusal = "the server refused to run the command".to_owned();
-        Ok(SshProcess::new(channel, spawn.stdin, facts, refusal))
+        let input = Input {
+            ahead: composed.ahead,
+            stdin: spawn.stdin,
+        };
+        Ok(SshProcess::new(channel, input, facts, refusal))
     }
 
     /// Sends the request to start a subsystem and does not wait for the answer, as [`Self::start`].
@@ -393,7 +445,8 @@ impl SshSession {
         }
         let facts = Arc::clone(&self.facts);
         let refusal = format!("the server has no `{name}` subsystem");
-        Ok(SshProcess::new(channel, stdin, facts, refusal))
+        let input = Input { ahead: None, stdin };
+        Ok(SshProcess::new(channel, input, facts, refusal))
     }
 
     async fn ready_channel(&mut self) -> Result<Channel<Msg>, SpawnError> {
@@ -430,11 +483,24 @@ impl SshSession {
                 .and_then(Result::ok),
         };
         let found = match channel {
-            Some(channel) => sweep::run(channel, signal.name(), &mut memory).await,
-            None => Sweep::Unknown,
+            Some(channel) => sweep::run(channel, signal.name(), &mut memory, None).await,
+            None => self.sweep_aside(signal, &mut memory).await,
         };
         self.swept = Some((id, memory));
         found
+    }
+
+    /// Sweeps over a second connection.
+    async fn sweep_aside(&mut self, signal: Signal, memory: &mut sweep::Memory) -> Sweep {
+        let Some(connection) = self.report.connection() else {
+            return Sweep::Unknown;
+        };
+        match timeout(ASIDE, self.again.channel()).await {
+            Ok(Some(channel)) => {
+                sweep::run(channel, signal.name(), memory, Some(&connection)).await
+            }
+            Ok(None) | Err(_) => Sweep::Unknown,
+        }
     }
 
     /// Whether the connection has ended.

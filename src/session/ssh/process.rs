@@ -26,6 +26,14 @@ const QUEUE: Duration = Duration::from_secs(2);
 /// RFC 4254, section 5.2: `SSH_EXTENDED_DATA_STDERR`.
 const STDERR: u32 = 1;
 
+/// What a command reads.
+#[derive(Debug)]
+pub(super) struct Input {
+    /// Its own text, when that was too long for the request.
+    pub(super) ahead: Option<Bytes>,
+    pub(super) stdin: Stdin,
+}
+
 /// A running (or ended) remote command.
 #[derive(Debug)]
 pub struct SshProcess {
@@ -49,7 +57,7 @@ pub struct SshProcess {
 impl SshProcess {
     pub(super) fn new(
         channel: Channel<Msg>,
-        stdin: Stdin,
+        input: Input,
         facts: Arc<Facts>,
         refusal: String,
     ) -> Self {
@@ -57,7 +65,7 @@ impl SshProcess {
         let write = Arc::new(write);
         Self {
             read: Some(read),
-            stdin: Some(tokio::spawn(feed(Arc::clone(&write), stdin))),
+            stdin: Some(tokio::spawn(feed(Arc::clone(&write), input))),
             write,
             facts,
             drain_grace: DRAIN_GRACE,
@@ -252,8 +260,13 @@ impl Drop for SshProcess {
 }
 
 /// Gives the process its input, then end of file.
-async fn feed(write: Arc<ChannelWriteHalf<Msg>>, stdin: Stdin) {
-    match stdin {
+async fn feed(write: Arc<ChannelWriteHalf<Msg>>, input: Input) {
+    if let Some(ahead) = input.ahead
+        && write.data_bytes(ahead).await.is_err()
+    {
+        return;
+    }
+    match input.stdin {
         Stdin::Closed => {}
         Stdin::Bytes(bytes) => {
             if write.data_bytes(bytes).await.is_err() {

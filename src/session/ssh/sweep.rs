@@ -8,6 +8,9 @@
 //! `do_exec_no_pty`), which also finds what has been orphaned; where the server does not,
 //! descendants are taken. A process is remembered by its number and start time, a session by its
 //! leader's number, so that a later sweep still finds what the first one saw.
+//!
+//! A server that allows one channel only (`MaxSessions 1`) is swept over a second connection, which
+//! knows the command by the `SSH_CONNECTION` in its environment.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -15,7 +18,7 @@ use std::time::Duration;
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg};
 
-use super::command::quote;
+use super::command::{in_any_shell, quote};
 use crate::session::Sweep;
 
 /// How long one sweep may take, the opening of its channel included.
@@ -28,12 +31,13 @@ const OUTPUT: usize = 1 << 20;
 pub(super) struct Memory(String);
 
 /// POSIX sh. Arguments: the signal's name or `0`, a token, and what the last sweep printed
-/// (`s<session>` and `p<pid>:<start>` words).
+/// (`s<session>` and `p<pid>:<start>` words), and the `SSH_CONNECTION` of the command where the
+/// sweep comes over a connection of its own.
 ///
 /// `list` prints `pid ppid pgrp session start state` of every process; a command name may hold
 /// anything, so what follows its last `) ` is taken. Without /proc, ps(1) gives process groups in
 /// place of sessions and no start times.
-const SCRIPT: &str = r#"sig=$1 tok=$2 old=" $3 " me=$$ up=$PPID
+const SCRIPT: &str = r#"sig=$1 tok=$2 old=" $3 " conn=$4 me=$$ up=$PPID
 list() {
 if [ -r /proc/self/stat ]; then
 for f in /proc/[0-9]*/stat; do
@@ -54,8 +58,14 @@ e=$(tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null | grep '^SSH_CONNECTION=')
 [ "$e" = "SSH_CONNECTION=$SSH_CONNECTION" ] && return 0
 [ -z "$e" ] && [ -z "$FANRUN_SANDBOX" ]
 }
+theirs() {
+case $hits in *" $1 "*) return 0;; esac
+[ -z "$conn" ] && [ "$2" = "$up" ] && same "$1"
+}
 pass() {
 all=$(list)
+hits=" "
+[ -z "$conn" ] || hits=" $(grep -lF "SSH_CONNECTION=$conn" /proc/[0-9]*/environ 2>/dev/null | tr -dc '0-9\n' | tr '\n' ' ') "
 mine=$(echo "$all" | while read -r p q g s b z; do [ "$p" = "$me" ] && echo "$s"; done)
 theirs=$(echo "$all" | while read -r p q g s b z; do [ "$p" = "$up" ] && echo "$s"; done)
 want=" "
@@ -64,10 +74,10 @@ for w in $old; do case $w in s*) sess="$sess${w#s} ";; esac; done
 while read -r p q g s b z; do
 [ "$p" = "$me" ] && continue
 [ "$p" = "$up" ] && continue
-if [ "$q" = "$up" ] && same "$p"; then
+if theirs "$p" "$q"; then
 want="$want$p "
-if [ "$s" = "$p" ] && [ "$s" != "$mine" ] && [ "$s" != "$theirs" ]; then
-case $sess in *" $p "*) ;; *) sess="$sess$p ";; esac
+if { [ "$s" = "$p" ] || [ -n "$conn" ]; } && [ "$s" != "$mine" ] && [ "$s" != "$theirs" ]; then
+case $sess in *" $s "*) ;; *) sess="$sess$s ";; esac
 fi
 fi
 case $old in *" p$p:$b "*) [ "$b" = 0 ] || want="$want$p ";; esac
@@ -118,15 +128,21 @@ echo "$tok $first$ids"
 "#;
 
 /// Runs one sweep on a fresh channel. `signal` is a name without `SIG`, or `0` to count only.
-pub(super) async fn run(mut channel: Channel<Msg>, signal: &str, memory: &mut Memory) -> Sweep {
+/// `connection` is the command's, when the channel is of another.
+pub(super) async fn run(
+    mut channel: Channel<Msg>,
+    signal: &str,
+    memory: &mut Memory,
+    connection: Option<&str>,
+) -> Sweep {
     let token = format!("swept-{:016x}", RandomState::new().hash_one(signal));
-    let command = format!(
-        "exec /bin/sh -c {} fanrun-sweep {} {} {}",
-        quote(SCRIPT),
+    let command = in_any_shell(&format!(
+        "set -- {} {} {} {}\n{SCRIPT}",
         quote(signal),
         quote(&token),
-        quote(&memory.0)
-    );
+        quote(&memory.0),
+        quote(connection.unwrap_or_default())
+    ));
     let answer = async {
         channel.exec(true, command).await.ok()?;
         channel.eof().await.ok()?;
@@ -135,6 +151,9 @@ pub(super) async fn run(mut channel: Channel<Msg>, signal: &str, memory: &mut Me
     let answer = tokio::time::timeout(DEADLINE, answer).await.ok().flatten();
     let _ = tokio::time::timeout(DEADLINE, channel.close()).await;
     match answer.as_deref().and_then(|text| parse(text, &token)) {
+        // Behind address translation the server knows our connection by other numbers: to find
+        // nothing says nothing before something has been found.
+        Some((0, _)) if connection.is_some() && memory.0.is_empty() => Sweep::Unknown,
         Some((count, seen)) => {
             *memory = seen;
             Sweep::Signalled(count)

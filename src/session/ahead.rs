@@ -1,0 +1,35 @@
+//! Shell text that is too long to be an argument: it comes ahead of the command's input, and the
+//! shell that runs it reads it from there with head(1), which takes exactly as many bytes as it is
+//! told.
+//!
+//! Linux passes one argument of at most 128 KiB to a program (`MAX_ARG_STRLEN`), and a shell gets
+//! its text as one. The text runs by `eval`, so that a signal that ends its last command shows as
+//! the shell's `128 + n`.
+
+/// Longest text that is passed as an argument; some room is left for what stands around it.
+pub(super) const LONGEST: usize = 100 << 10;
+
+/// What a shell runs to read a text of so many bytes and to run it.
+pub(super) fn reader(length: usize) -> String {
+    format!(r#"eval "$(head -c {length})""#)
+}
+
+/// Whether an interpreter is a shell that knows `eval` and `$(...)`, given its text by `-c`.
+pub(super) fn takes_posix(shell: &[String]) -> bool {
+    const SHELLS: [&str; 8] = ["sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "yash"];
+    let name = shell
+        .first()
+        .map(|word| word.rsplit('/').next().unwrap_or(word));
+    name.is_some_and(|name| SHELLS.contains(&name))
+}
+
+/// Why another interpreter does not get it.
+pub(super) fn too_long(text: &str, shell: &[String]) -> String {
+    let shell = shell.first().map_or("a program", String::as_str);
+    format!(
+        "the command is {} bytes long; at most {LONGEST} can be passed to {}, put it into a file \
+         and use `script`",
+        text.len(),
+        crate::text::printable(shell.as_bytes())
+    )
+}
