@@ -11,25 +11,18 @@ use super::follow::Followed;
 use super::outbox::{Outbox, SpillLost};
 use super::sftp::Refused;
 use super::state::{Level, News};
-use crate::event::Severity;
 use crate::job::{Action, Job};
 use crate::listing::Entry;
 use crate::outcome::{Failure, FilesCause, Outcome, Remains};
 use crate::session::SpawnError;
 use crate::sftp::{self, Client};
-use crate::transfer::{Progress, Tally};
+use crate::transfer::Tally;
 
 /// What a task on files says while it works.
 #[derive(Debug)]
 pub(super) enum Said {
     /// A listing found something; never nothing.
     Entries(Arc<[Entry]>),
-    /// A transfer has come so far.
-    #[allow(dead_code)]
-    Progress(Progress),
-    /// Worth a person's eye.
-    #[allow(dead_code)]
-    Note(Severity, String),
 }
 
 /// What a task on files came to. It failed if there is a trouble, whatever else it did.
@@ -129,8 +122,6 @@ async fn tell(out: &mut Outbox, job: &Job, said: Said) -> Result<(), SpillLost> 
     let task = job.task.clone();
     out.say(match said {
         Said::Entries(entries) => News::Entries(task, entries),
-        Said::Progress(progress) => News::Progress(task, progress),
-        Said::Note(severity, text) => News::Note(severity, text),
     })
     .await
 }

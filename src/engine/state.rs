@@ -331,29 +331,8 @@ impl RunState {
     fn on_news(&mut self, id: HostId, news: News, now: Duration) {
         let host = self.name(id);
         match news {
-            News::Connecting { address } => self.emit(What::HostConnecting { host, address }, now),
-            News::Ready { took, retries } => self.emit(
-                What::HostReady {
-                    host,
-                    took,
-                    retries,
-                },
-                now,
-            ),
-            News::Retry {
-                attempt,
-                delay,
-                reason,
-            } => {
-                self.emit(
-                    What::Retry {
-                        host,
-                        attempt,
-                        delay,
-                        reason,
-                    },
-                    now,
-                );
+            News::Connecting { .. } | News::Ready { .. } | News::Retry { .. } => {
+                self.on_connection(host, news, now);
             }
             News::Problem(problem) => self.on_problem(id, problem, now),
             News::TaskStart(task) => {
@@ -417,6 +396,29 @@ impl RunState {
             News::Ended => self.on_lane_gone(id, now),
             News::Panicked(message) => self.on_panic(id, message, now),
         }
+    }
+
+    fn on_connection(&mut self, host: HostName, news: News, now: Duration) {
+        let what = match news {
+            News::Connecting { address } => What::HostConnecting { host, address },
+            News::Ready { took, retries } => What::HostReady {
+                host,
+                took,
+                retries,
+            },
+            News::Retry {
+                attempt,
+                delay,
+                reason,
+            } => What::Retry {
+                host,
+                attempt,
+                delay,
+                reason,
+            },
+            _ => return,
+        };
+        self.emit(what, now);
     }
 
     fn on_problem(&mut self, id: HostId, problem: HostProblem, now: Duration) {

@@ -142,25 +142,7 @@ fn describe(what: &What) -> (&'static str, Value) {
         | What::Retry { .. }
         | What::HostEnd { .. } => describe_host(what),
         What::TaskStart { host, task } => ("task_start", task_fields(host.as_str(), task)),
-        What::TaskEnd {
-            host,
-            task,
-            outcome,
-            took,
-            tally,
-            rescued,
-        } => {
-            let mut fields = task_fields(host.as_str(), task);
-            if let Some(map) = fields.as_object_mut() {
-                map.append(&mut outcome_fields(outcome));
-                map.insert("took".into(), json!(took.as_secs_f64()));
-                if *rescued {
-                    map.insert("rescued".into(), json!(true));
-                }
-                map.extend(tally.as_ref().map(|tally| ("tally".into(), sums(tally))));
-            }
-            ("task_end", fields)
-        }
+        What::TaskEnd { .. } => ("task_end", end_fields(what)),
         What::Print { host, task, text } => (
             "print",
             json!({"host": host.as_str(), "task": id(task.id), "text": text}),
@@ -208,6 +190,30 @@ fn describe(what: &What) -> (&'static str, Value) {
             json!({"code": code, "signal": signal, "stopped_by": stopped_by}),
         ),
     }
+}
+
+fn end_fields(what: &What) -> Value {
+    let What::TaskEnd {
+        host,
+        task,
+        outcome,
+        took,
+        tally,
+        rescued,
+    } = what
+    else {
+        return Value::Null;
+    };
+    let mut fields = task_fields(host.as_str(), task);
+    if let Some(map) = fields.as_object_mut() {
+        map.append(&mut outcome_fields(outcome));
+        map.insert("took".into(), json!(took.as_secs_f64()));
+        if *rescued {
+            map.insert("rescued".into(), json!(true));
+        }
+        map.extend(tally.as_ref().map(|tally| ("tally".into(), sums(tally))));
+    }
+    fields
 }
 
 fn sums(tally: &Tally) -> Value {

@@ -77,6 +77,15 @@ pub struct Space {
     pub files: u64,
 }
 
+/// Names of numeric owners and groups, in the order in which they were asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdNames {
+    /// Of users; `None` where the server knows none.
+    pub users: Vec<Option<Bytes>>,
+    /// Of groups.
+    pub groups: Vec<Option<Bytes>>,
+}
+
 /// An open file or directory. Close it with [`Client::close`]; what is dropped stays open on the
 /// server until the connection ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -506,12 +515,7 @@ impl Client {
 
     /// Names of numeric owners and groups (`users-groups-by-id@openssh.com`), in the same order;
     /// `None` where the server knows none.
-    #[allow(clippy::type_complexity)]
-    pub async fn names_of(
-        &self,
-        users: &[u32],
-        groups: &[u32],
-    ) -> Result<(Vec<Option<Bytes>>, Vec<Option<Bytes>>), Error> {
+    pub async fn names_of(&self, users: &[u32], groups: &[u32]) -> Result<IdNames, Error> {
         let list = |ids: &[u32]| {
             ids.iter()
                 .flat_map(|id| id.to_be_bytes())
@@ -522,10 +526,10 @@ impl Client {
         let broken = |malformed: wire::Malformed| Error::Protocol(malformed.0);
         let first = rest.string().map_err(broken)?;
         let second = rest.string().map_err(broken)?;
-        Ok((
-            id_names(first, users.len()).map_err(broken)?,
-            id_names(second, groups.len()).map_err(broken)?,
-        ))
+        Ok(IdNames {
+            users: id_names(first, users.len()).map_err(broken)?,
+            groups: id_names(second, groups.len()).map_err(broken)?,
+        })
     }
 
     async fn ask_limits(&self) -> Result<Limits, Error> {

@@ -24,7 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-pub use client::{Client, Handle, Limits, Pending, Space};
+pub use client::{Client, Handle, IdNames, Limits, Pending, Space};
 pub use path::{RemotePath, check_name};
 pub use wire::{Attrs, Named, OpenFlags};
 

@@ -191,7 +191,7 @@ async fn extensions_of_openssh_answer() {
     assert!(client.limits().read >= 32 << 10);
     let space = client.space(&at(&dir, b"")).await.unwrap();
     assert!(space.block > 0 && space.blocks >= space.available);
-    let (users, groups) = client.names_of(&[0, 4_000_000_001], &[0]).await.unwrap();
+    let IdNames { users, groups } = client.names_of(&[0, 4_000_000_001], &[0]).await.unwrap();
     assert_eq!(
         (users, groups),
         (vec![Some("root".into()), None], vec![Some("root".into())])

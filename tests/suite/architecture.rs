@@ -15,11 +15,13 @@ const FLOORS: &[&[&str]] = &[
         "diagnostic",
         "event",
         "job",
+        "listing",
         "outcome",
         "recap",
         "secret",
         "target",
         "text",
+        "transfer",
     ],
     &[
         "inventory",
@@ -72,6 +74,7 @@ const SLEEPS: &[(&str, &str)] = &[
         "retry delays, pauses of a playbook, grace periods",
     ),
     ("session", "deadlines and back-off between attempts"),
+    ("sftp/driver", "how long nothing at all may move"),
     ("sandbox", "the grace of a session that ends"),
     ("cli/printer", "the frames of the live screen"),
 ];
