@@ -250,6 +250,9 @@ pub struct OutputArgs {
     /// Leave the host's name in front of each line out
     #[arg(long)]
     pub no_prefix: bool,
+    /// Finish the work when standard output is closed (as by `| head`), instead of ending it
+    #[arg(long)]
+    pub keep_going_on_broken_pipe: bool,
 }
 
 /// When to use colour.

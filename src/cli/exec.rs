@@ -6,7 +6,7 @@ use super::{End, Fault, raw, settings};
 use crate::plan::{self, Plan, Single};
 
 pub(super) async fn exec(args: Exec, descriptors: u64) -> Result<End, Fault> {
-    let ready = settings::prepare(&args.hosts, &[], &[]).await?;
+    let ready = settings::prepare(&args.hosts).await?;
     let pattern = args.pattern.as_deref().unwrap_or("all");
     // As ssh does: the words are joined, and the remote shell takes them apart.
     let command = args.command.join(" ");

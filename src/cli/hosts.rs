@@ -8,7 +8,7 @@ use crate::report::table::table;
 use crate::target::Way;
 
 pub(super) async fn hosts(args: &Args) -> Result<End, Fault> {
-    let ready = settings::prepare(&args.hosts, &[], &[]).await?;
+    let ready = settings::prepare(&args.hosts).await?;
     let pattern = args.pattern.as_deref().unwrap_or("all");
     let built = plan::single(pattern, Single::default(), &ready.ground)?;
     let plan = &built.plan;

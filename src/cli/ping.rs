@@ -23,7 +23,7 @@ use crate::text;
 type Answer = Result<Vec<String>, HostProblem>;
 
 pub(super) async fn ping(args: Args, descriptors: u64) -> Result<End, Fault> {
-    let ready = settings::prepare(&args.hosts, &[], &[]).await?;
+    let ready = settings::prepare(&args.hosts).await?;
     let pattern = args.pattern.as_deref().unwrap_or("all");
     let plan = plan::single(pattern, Single::default(), &ready.ground)?.plan;
     let sizes = sizing::size(plan.targets.len(), plan.info.fanout, descriptors);

@@ -3,7 +3,7 @@
 use super::args::Plan as Args;
 use super::{End, Fault, printer, settings};
 use crate::job::Action;
-use crate::plan::{self, Built, Plan, Step};
+use crate::plan::{Built, Plan, Step};
 use crate::report::diagnostics;
 use crate::target::Way;
 
@@ -29,14 +29,10 @@ pub(super) async fn plan(args: &Args) -> Result<End, Fault> {
 }
 
 async fn make(args: &Args) -> Result<Built, Fault> {
-    let (playbook, mut warnings) = settings::read_playbook(&args.playbook)?;
-    let more = settings::playbook_inventories(&playbook, &args.hosts);
-    let ready = settings::prepare(&args.hosts, &args.vars, &more).await?;
-    warnings.extend(ready.warnings);
-    let built = plan::build(playbook, &ready.ground)?;
-    warnings.extend(built.warnings.iter().cloned());
-    if !warnings.is_empty() {
-        printer::print_talk(&diagnostics::draw(&warnings, settings::colour(args.color)));
+    let (built, _) = settings::plan_of(&args.playbook, &args.hosts, &args.vars).await?;
+    if !built.warnings.is_empty() {
+        let colour = settings::colour(args.color);
+        printer::print_talk(&diagnostics::draw(&built.warnings, colour));
     }
     Ok(built)
 }

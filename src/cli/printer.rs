@@ -24,6 +24,8 @@ pub(super) struct Setup {
     pub(super) raw: Option<RawFiles>,
     /// Redraw a live region on standard error, which is a terminal.
     pub(super) live: bool,
+    /// A closed standard output ends the printing and not the run.
+    pub(super) outlives_reader: bool,
     pub(super) questions: mpsc::Receiver<Question>,
     pub(super) controls: mpsc::Sender<Control>,
 }
@@ -208,6 +210,9 @@ impl Work {
         self.ink = ink;
         match failed {
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                if self.setup.outlives_reader {
+                    return;
+                }
                 // If the queue is full, signals are already on their way.
                 let _ = self.setup.controls.try_send(Control::ReaderGone);
             }

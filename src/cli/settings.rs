@@ -13,7 +13,7 @@ use super::args::{Color, Command, HostArgs, HostKey};
 use crate::diagnostic::{Diagnostic, Source};
 use crate::engine::sizing::Sizes;
 use crate::inventory::{self, Disk, Inventory};
-use crate::plan::{Defaults, Ground, Reaching};
+use crate::plan::{self, Built, Defaults, Ground, PlanError, Reaching};
 use crate::playbook::{self, Playbook};
 use crate::sandbox::Fleet;
 use crate::secret::Secret;
@@ -55,20 +55,41 @@ impl Reach {
 }
 
 /// Reads what is named on the command line: inventories, ssh_config, variables, a password.
-/// `more` are inventories that a playbook names.
-pub(super) async fn prepare(
+pub(super) async fn prepare(args: &HostArgs) -> Result<Ready, Fault> {
+    let (ready, mistakes) = prepare_for(args, &[], &[]).await?;
+    if mistakes.is_empty() {
+        Ok(ready)
+    } else {
+        Err(Fault::Wrong(mistakes))
+    }
+}
+
+/// The same for a playbook, which names inventories of its own (`more`). What is wrong with an
+/// inventory comes beside the rest, to be told together with what is wrong with the playbook.
+async fn prepare_for(
     args: &HostArgs,
     vars: &[String],
     more: &[PathBuf],
-) -> Result<Ready, Fault> {
-    let mut warnings = Vec::new();
+) -> Result<(Ready, Vec<Diagnostic>), Fault> {
     let fleet = match args.sandbox {
         Some(n) => Some(fleet(n).await?),
         None => None,
     };
+    let mut mistakes = Vec::new();
+    let mut warnings = Vec::new();
     let (inventory, listed) = match &fleet {
         Some(fleet) => (sandbox_inventory(fleet), true),
-        None => read_inventory(args, more, &mut warnings)?,
+        None => match read_inventory(args, more) {
+            None => (Inventory::empty(), false),
+            Some(Ok(loaded)) => {
+                warnings = loaded.warnings;
+                (loaded.inventory, true)
+            }
+            Some(Err(found)) => {
+                mistakes = found;
+                (Inventory::empty(), false)
+            }
+        },
     };
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let mut reaching = reaching(args, terminal)?;
@@ -83,28 +104,64 @@ pub(super) async fn prepare(
         reaching,
         fanout: fanout(args)?,
         allow_empty: args.allow_empty,
+        unsure: !mistakes.is_empty(),
     };
-    Ok(Ready {
+    let ready = Ready {
         ground,
         reach: Reach { fleet, terminal },
         warnings,
-    })
+    };
+    Ok((ready, mistakes))
 }
 
-/// Reads and checks a playbook.
-pub(super) fn read_playbook(path: &Path) -> Result<(Playbook, Vec<Diagnostic>), Fault> {
+/// The plan of a playbook, and how its hosts are reached. Everything that is wrong with the
+/// playbook, its inventory and what the one says of the other is told at once.
+pub(super) async fn plan_of(
+    path: &Path,
+    args: &HostArgs,
+    vars: &[String],
+) -> Result<(Built, Reach), Fault> {
     let text = read_text(path, playbook::MAX_BYTES)?;
     let source = Arc::new(Source {
         path: path.to_owned(),
         text: text.into(),
     });
-    let loaded = playbook::load(&source).map_err(Fault::Wrong)?;
-    Ok((loaded.playbook, loaded.warnings))
+    let loaded = playbook::load(&source);
+    let Some(playbook) = loaded.playbook else {
+        return Err(Fault::Wrong(loaded.mistakes));
+    };
+    let more = playbook_inventories(&playbook, args);
+    let (ready, mut mistakes) = prepare_for(args, vars, &more).await?;
+    mistakes.extend(loaded.mistakes);
+    match plan::build(playbook, &ready.ground) {
+        Ok(mut built) if mistakes.is_empty() => {
+            built.warnings.splice(0..0, ready.warnings);
+            Ok((built, ready.reach))
+        }
+        Err(PlanError::NothingMatched(message)) if mistakes.is_empty() => {
+            Err(Fault::Nothing(message))
+        }
+        Ok(_) | Err(PlanError::NothingMatched(_)) => Err(wrong(mistakes)),
+        Err(PlanError::Wrong(more)) => {
+            mistakes.extend(more);
+            Err(wrong(mistakes))
+        }
+    }
+}
+
+/// Mistakes in the order of their files and places; those without a place first.
+fn wrong(mut mistakes: Vec<Diagnostic>) -> Fault {
+    mistakes.sort_by_cached_key(|mistake| {
+        let at = mistake.at.as_ref();
+        at.map(|at| (at.source.path.clone(), at.span.start, at.span.end))
+    });
+    mistakes.dedup();
+    Fault::Wrong(mistakes)
 }
 
 /// The inventories that a playbook names: relative to its folder, and only where the command line
 /// names none.
-pub(super) fn playbook_inventories(playbook: &Playbook, args: &HostArgs) -> Vec<PathBuf> {
+fn playbook_inventories(playbook: &Playbook, args: &HostArgs) -> Vec<PathBuf> {
     if !args.inventory.is_empty() {
         return Vec::new();
     }
@@ -135,19 +192,14 @@ fn read_text(path: &Path, limit: u64) -> Result<String, Fault> {
     })
 }
 
+/// `None` where none is named.
 fn read_inventory(
     args: &HostArgs,
     more: &[PathBuf],
-    warnings: &mut Vec<Diagnostic>,
-) -> Result<(Inventory, bool), Fault> {
+) -> Option<Result<inventory::Loaded, Vec<Diagnostic>>> {
     let mut sources = args.inventory.clone();
     sources.extend(more.iter().map(|path| path.to_string_lossy().into_owned()));
-    if sources.is_empty() {
-        return Ok((Inventory::empty(), false));
-    }
-    let loaded = Inventory::load(&sources, &Disk).map_err(Fault::Wrong)?;
-    warnings.extend(loaded.warnings);
-    Ok((loaded.inventory, true))
+    (!sources.is_empty()).then(|| Inventory::load(&sources, &Disk))
 }
 
 async fn fleet(n: usize) -> Result<Fleet, Fault> {

@@ -165,6 +165,7 @@ fn printing(work: &Work, output: &OutputArgs) -> Result<printer::Setup, Fault> {
         events,
         raw,
         live,
+        outlives_reader: output.keep_going_on_broken_pipe,
         questions,
         controls,
     })

@@ -54,6 +54,7 @@ fn ground(hosts: usize, fanout: usize) -> Ground {
         },
         fanout: Some(fanout),
         allow_empty: false,
+        unsure: false,
     }
 }
 
@@ -62,8 +63,8 @@ fn playbook(text: &str, ground: &Ground) -> Plan {
         path: "test.yml".into(),
         text: text.into(),
     };
-    let loaded = crate::playbook::load(&Arc::new(source)).unwrap();
-    crate::plan::build(loaded.playbook, ground).unwrap().plan
+    let loaded = crate::playbook::load(&Arc::new(source)).sound().unwrap();
+    crate::plan::build(loaded, ground).unwrap().plan
 }
 
 fn exec(hosts: usize, fanout: usize, timeout: Option<Duration>) -> Plan {

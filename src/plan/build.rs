@@ -32,6 +32,8 @@ pub struct Ground {
     pub fanout: Option<usize>,
     /// Plays without hosts are no mistake.
     pub allow_empty: bool,
+    /// The inventory could not be read: what depends on hosts is not looked at.
+    pub unsure: bool,
 }
 
 /// Hosts worked on at once where nobody says otherwise.
@@ -74,11 +76,8 @@ pub fn build(playbook: Playbook, ground: &Ground) -> Result<Built, PlanError> {
         draft.add_play(play, &folder, &source);
     }
     let title = playbook.source.path.display().to_string();
-    let mut plan = draft.finish(title, playbook.vars)?;
-    let undefined = undefined_names(&plan.plan, &source);
-    if !undefined.is_empty() {
-        return Err(PlanError::Wrong(undefined));
-    }
+    let names = |plan: &Plan| undefined_names(plan, &source, &playbook.doubtful);
+    let mut plan = draft.finish(title, playbook.vars, names)?;
     let places = plan.plan.plays.iter().map(|play| play.fanout);
     let info = RunInfo {
         fanout: places.max().unwrap_or(FANOUT),
@@ -144,7 +143,7 @@ pub fn single(pattern: &str, single: Single, ground: &Ground) -> Result<Built, P
         Vars::new(),
         &settings,
     );
-    draft.finish(title, Vars::new())
+    draft.finish(title, Vars::new(), |_| Vec::new())
 }
 
 struct Draft<'a> {
@@ -337,6 +336,7 @@ impl<'a> Draft<'a> {
     fn keep(&mut self, found: Result<Vec<Chosen>, PatternError>, at: Option<&At>) -> Vec<Chosen> {
         match found {
             Ok(hosts) => return hosts,
+            Err(_) if self.ground.unsure => {}
             Err(PatternError::NothingMatched(fault)) => self.empty.push(fault.message),
             Err(error) => {
                 let fault = error.fault();
@@ -351,23 +351,42 @@ impl<'a> Draft<'a> {
         Vec::new()
     }
 
-    fn finish(mut self, title: String, file_vars: Vars) -> Result<Built, PlanError> {
-        if !self.errors.is_empty() {
-            return Err(PlanError::Wrong(self.errors));
+    /// `names` finds the mistakes that only show on a whole plan.
+    fn finish(
+        mut self,
+        title: String,
+        file_vars: Vars,
+        names: impl Fn(&Plan) -> Vec<Diagnostic>,
+    ) -> Result<Built, PlanError> {
+        self.limit();
+        let (mut errors, empty) = (
+            std::mem::take(&mut self.errors),
+            std::mem::take(&mut self.empty),
+        );
+        let (unsure, allow_empty) = (self.ground.unsure, self.ground.allow_empty);
+        let built = self.built(title, file_vars);
+        if !unsure {
+            errors.extend(names(&built.plan));
         }
-        self.limit()?;
-        if !self.ground.allow_empty {
-            if let Some(message) = self.empty.into_iter().next() {
-                return Err(PlanError::NothingMatched(message));
-            }
-            if self.plays.iter().all(|play| play.hosts.is_empty()) {
-                let limit = self.ground.limit.as_deref();
-                let by = limit.map_or(String::new(), |limit| format!(" within `--limit {limit}`"));
-                return Err(PlanError::NothingMatched(format!(
-                    "no host is selected{by}"
-                )));
-            }
+        if !errors.is_empty() {
+            return Err(PlanError::Wrong(errors));
         }
+        match empty.into_iter().next() {
+            Some(message) if !allow_empty => Err(PlanError::NothingMatched(message)),
+            Some(_) | None => Ok(built),
+        }
+    }
+
+    /// Notes where no play has a host left.
+    fn note_empty(&mut self) {
+        if self.empty.is_empty() && self.plays.iter().all(|play| play.hosts.is_empty()) {
+            let limit = self.ground.limit.as_deref();
+            let by = limit.map_or(String::new(), |limit| format!(" within `--limit {limit}`"));
+            self.empty.push(format!("no host is selected{by}"));
+        }
+    }
+
+    fn built(self, title: String, file_vars: Vars) -> Built {
         let info = RunInfo {
             title,
             hosts: self
@@ -391,16 +410,16 @@ impl<'a> Draft<'a> {
             file_vars,
             extra_vars: self.ground.vars.clone(),
         };
-        Ok(Built {
+        Built {
             plan,
             warnings: self.warnings,
-        })
+        }
     }
 
     /// Keeps only the hosts of `--limit`, and gives ids anew so that no other host is in the plan.
-    fn limit(&mut self) -> Result<(), PlanError> {
+    fn limit(&mut self) {
         let Some(limit) = &self.ground.limit else {
-            return Ok(());
+            return self.note_empty();
         };
         let found = Pattern::parse(limit)
             .and_then(|pattern| pattern.select_or_empty(&self.ground.inventory, self.unknown()));
@@ -410,7 +429,10 @@ impl<'a> Draft<'a> {
                 let message = format!("`--limit {limit}`: {error}");
                 let mut mistake = Diagnostic::error(message);
                 mistake.help.clone_from(&error.fault().help);
-                return Err(PlanError::Wrong(vec![mistake]));
+                if !self.ground.unsure {
+                    self.errors.push(mistake);
+                }
+                return;
             }
         };
         let old = std::mem::take(&mut self.targets);
@@ -434,7 +456,7 @@ impl<'a> Draft<'a> {
                 .filter_map(|(id, way)| Some((*new_ids.get(&id)?, way)));
             play.ways = moved.collect();
         }
-        Ok(())
+        self.note_empty();
     }
 }
 
@@ -606,7 +628,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// Names in templates that are not defined on some host, each place once.
-fn undefined_names(plan: &Plan, source: &Arc<Source>) -> Vec<Diagnostic> {
+fn undefined_names(plan: &Plan, source: &Arc<Source>, doubtful: &[String]) -> Vec<Diagnostic> {
     let mut found: BTreeMap<(usize, usize), Missing> = BTreeMap::new();
     let mut registered: HashMap<&str, HashSet<HostId>> = HashMap::new();
     for play in &plan.plays {
@@ -614,7 +636,7 @@ fn undefined_names(plan: &Plan, source: &Arc<Source>) -> Vec<Diagnostic> {
             for name in task
                 .templates()
                 .flat_map(Template::names)
-                .filter(|name| !name.optional)
+                .filter(|name| !name.optional && !doubtful.iter().any(|d| d == name.root()))
             {
                 let missing = missing_on(plan, play, task, name, &registered);
                 if let Some(missing) = missing {

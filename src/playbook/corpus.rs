@@ -16,7 +16,7 @@ fn source(text: &str) -> Arc<Source> {
 
 fn good(text: &str) -> Playbook {
     load(&source(text))
-        .map(|l| l.playbook)
+        .sound()
         .unwrap_or_else(|found| panic!("{}", told(&found)))
 }
 
@@ -354,7 +354,7 @@ fn hostile_texts_end_quickly_in_an_error() {
     ];
     for (name, text) in texts {
         let start = Instant::now();
-        let found = load(&source(&text)).map(|_| ()).expect_err(name);
+        let found = load(&source(&text)).sound().map(|_| ()).expect_err(name);
         let took = start.elapsed();
         assert!(
             !found.is_empty() && found.len() <= 2 * tree::MAX_FOUND,
@@ -368,7 +368,7 @@ fn hostile_texts_end_quickly_in_an_error() {
 #[test]
 fn a_file_that_is_too_large_is_not_looked_into() {
     let text = "#".repeat(usize::try_from(MAX_BYTES).unwrap() + 1);
-    let found = load(&source(&text)).map(|_| ()).unwrap_err();
+    let found = load(&source(&text)).sound().map(|_| ()).unwrap_err();
     assert_eq!(
         told(&found),
         "0:0 `p.yml` is larger than 4 MiB, which is the most a playbook can be\n"
@@ -407,7 +407,7 @@ fn edited_playbooks_never_panic() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     for _ in 0..EDITED {
         let text = edits.new_tree(&mut runner).unwrap().current();
-        if let Err(found) = load(&source(&text)) {
+        if let Err(found) = load(&source(&text)).sound() {
             assert!(!found.is_empty());
             for at in found.iter().filter_map(|d| d.at.as_ref()) {
                 assert!(
@@ -1208,7 +1208,9 @@ mod bad {
     use super::*;
 
     fn check(text: &str) -> String {
-        load(&source(text)).map_or_else(|found| told(&found), |_| "accepted\n".to_owned())
+        load(&source(text))
+            .sound()
+            .map_or_else(|found| told(&found), |_| "accepted\n".to_owned())
     }
 
     #[test]

@@ -27,12 +27,13 @@ use crate::diagnostic::{Diagnostic, Source};
 pub const MAX_BYTES: u64 = 4 << 20;
 
 /// Checks a playbook.
-///
-/// # Errors
-/// Every mistake that can be found without hosts, in the order of the text. Never empty.
-pub fn load(source: &Arc<Source>) -> Result<Loaded, Vec<Diagnostic>> {
+#[must_use]
+pub fn load(source: &Arc<Source>) -> Loaded {
     if source.text.len() as u64 > MAX_BYTES {
-        return Err(vec![too_large(&source.path)]);
+        return Loaded {
+            playbook: None,
+            mistakes: vec![too_large(&source.path)],
+        };
     }
     let (root, mut found) = tree::parse(source);
     let mut check = validate::Check::new(source);
@@ -44,14 +45,13 @@ pub fn load(source: &Arc<Source>) -> Result<Loaded, Vec<Diagnostic>> {
                 .help("the smallest one has `hosts:` and `tasks:`"),
         );
     }
-    let (errors, warnings) = check.into_diagnostics();
-    found.extend(errors);
+    found.extend(check.into_diagnostics());
     found.sort_by_key(|d| d.at.as_ref().map(|at| (at.span.start, at.span.end)));
     // A mapping that is merged or aliased twice is checked twice.
     found.dedup();
-    match playbook {
-        Some(playbook) if found.is_empty() => Ok(Loaded { playbook, warnings }),
-        Some(_) | None => Err(found),
+    Loaded {
+        playbook,
+        mistakes: found,
     }
 }
 

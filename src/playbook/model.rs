@@ -11,10 +11,23 @@ use crate::target::Vars;
 /// What [`super::load`] returns.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The playbook.
-    pub playbook: Playbook,
-    /// What looks wrong but may be meant.
-    pub warnings: Vec<Diagnostic>,
+    /// The playbook; without the parts that are wrong, where there are mistakes.
+    pub playbook: Option<Playbook>,
+    /// Every mistake that can be found without hosts, in the order of the text.
+    pub mistakes: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    /// The playbook, if there is nothing wrong with it.
+    ///
+    /// # Errors
+    /// The mistakes, never none.
+    pub fn sound(self) -> Result<Playbook, Vec<Diagnostic>> {
+        match self.playbook {
+            Some(playbook) if self.mistakes.is_empty() => Ok(playbook),
+            Some(_) | None => Err(self.mistakes),
+        }
+    }
 }
 
 /// A whole file.
@@ -28,6 +41,8 @@ pub struct Playbook {
     pub vars: Vars,
     /// At least one. A file that is one play has its `vars` above, not here.
     pub plays: Vec<Play>,
+    /// Names that tasks with mistakes would have registered: whoever uses them does nothing wrong.
+    pub doubtful: Vec<String>,
     /// The text.
     pub source: Arc<Source>,
 }

@@ -9,7 +9,6 @@ use super::shell::is_posix;
 use super::template::Template;
 use super::tree::{Entry, Kind, MAX_FOUND, Node};
 use crate::diagnostic::{At, Diagnostic, Source};
-use crate::event::Severity;
 use crate::target::Vars;
 use crate::text::did_you_mean;
 
@@ -20,6 +19,7 @@ const MAX_LISTED: usize = u16::MAX as usize;
 pub(super) struct Check<'a> {
     source: &'a Arc<Source>,
     found: Vec<Diagnostic>,
+    doubtful: Vec<String>,
 }
 
 /// Where a mapping stands, and so which keys it may have.
@@ -74,14 +74,13 @@ impl<'a> Check<'a> {
         Self {
             source,
             found: Vec::new(),
+            doubtful: Vec::new(),
         }
     }
 
-    /// Errors, then warnings.
-    pub fn into_diagnostics(self) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+    /// What is wrong.
+    pub fn into_diagnostics(self) -> Vec<Diagnostic> {
         self.found
-            .into_iter()
-            .partition(|d| d.severity == Severity::Error)
     }
 
     pub(super) fn source_text(&self) -> Arc<str> {
@@ -164,13 +163,13 @@ impl<'a> Check<'a> {
                 vec![play]
             }
         };
-        let source = Arc::clone(self.source);
         Some(Playbook {
             name,
             inventory,
             vars,
             plays,
-            source,
+            doubtful: std::mem::take(&mut self.doubtful),
+            source: Arc::clone(self.source),
         })
     }
 
@@ -200,7 +199,7 @@ impl<'a> Check<'a> {
             self.check_keys(entries, Level::Play);
             plays.extend(self.play_entries(entries, item, defaults));
         }
-        (plays.len() == items.len()).then_some(plays)
+        Some(plays)
     }
 
     fn play_entries(
@@ -229,12 +228,13 @@ impl<'a> Check<'a> {
         let at = self.at(&node.span);
         Some(Play {
             name,
-            hosts: hosts?,
+            // Without hosts that can be understood it is a play for nobody.
+            hosts: hosts.unwrap_or_else(|| Hosts::Patterns(Vec::new())),
             strategy,
             fanout,
             vars,
             settings,
-            tasks: tasks?,
+            tasks: tasks.unwrap_or_default(),
             at,
         })
     }
@@ -334,11 +334,8 @@ impl<'a> Check<'a> {
             self.error(message, node, "", None);
             return None;
         }
-        let tasks: Vec<Task> = items
-            .iter()
-            .filter_map(|item| self.task(item, settings))
-            .collect();
-        (tasks.len() == items.len()).then_some(tasks)
+        let tasks = items.iter().filter_map(|item| self.task(item, settings));
+        Some(tasks.collect())
     }
 
     fn task(&mut self, node: &Node, settings: &Settings) -> Option<Task> {
@@ -404,7 +401,11 @@ impl<'a> Check<'a> {
                 _ => {}
             }
         }
-        (!broken).then_some(task)
+        if broken {
+            self.doubtful.extend(task.register);
+            return None;
+        }
+        Some(task)
     }
 
     fn register(&mut self, node: &Node) -> Option<String> {

@@ -122,7 +122,8 @@ fn mistakes_are_all_told_at_once_and_nothing_is_executed() {
             "bad.yml:4:5",
             "did you mean `timeout`?",
             "bad.yml:5",
-            "2 errors",
+            "bad.yml:6",
+            "3 errors",
         ]),
     );
     let text = format!(
@@ -132,6 +133,60 @@ fn mistakes_are_all_told_at_once_and_nothing_is_executed() {
     let playbook = write(dir.path(), "missing.yml", &text);
     Fanrun::new(["run", &playbook]).expect(2, "", holds(["none.sh", "missing.yml:4"]));
     assert!(!marker.exists());
+}
+
+#[test]
+fn mistakes_of_every_kind_are_told_at_once_and_none_makes_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "hosts: web1\nvars: {service: app}\ntasks:\n\
+                - run: restart ${{ servce }}\n\
+                - rnu: true\n\
+                - {run: uptime, timeout: 5}\n\
+                - script: none.sh\n\
+                - {run: id, register: who, retires: 3}\n\
+                - run: [echo, '${{ who.stdout }}']\n\
+                - {run: [], register: never}\n\
+                - run: echo ${{ never.code }}\n";
+    let playbook = write(dir.path(), "many.yml", text);
+    let inventory = write(
+        dir.path(),
+        "inventory.yml",
+        "hosts:\n  web1: {port: 70000}\n",
+    );
+    let in_order = |text: &str, places: &[&str]| {
+        let found: Vec<usize> = places
+            .iter()
+            .map(|place| text.find(place).unwrap())
+            .collect();
+        found.is_sorted()
+    };
+    let own = [
+        "many.yml:5:3",
+        "many.yml:6:26",
+        "many.yml:7:11",
+        "many.yml:8:28",
+        "many.yml:10:9",
+    ];
+    let known = write(dir.path(), "known.yml", "hosts:\n  web1: {port: 22}\n");
+    for command in ["run", "check", "plan"] {
+        Fanrun::new([command, &playbook, "-i", &known]).expect(2, "", move |text: &str| {
+            let all = [&["many.yml:4:20"][..], &own].concat();
+            assert!(in_order(text, &all), "{text}");
+            assert!(text.contains("did you mean `service`") || text.contains("`service`"));
+            assert_eq!(text.matches("error: ").count(), 6, "{text}");
+            assert!(text.contains("6 errors"), "{text}");
+            true
+        });
+        // With the inventory broken nothing is said of names that it may define.
+        Fanrun::new([command, &playbook, "-i", &inventory]).expect(2, "", move |text: &str| {
+            assert!(
+                in_order(text, &[&["inventory.yml:2:16"][..], &own].concat()),
+                "{text}"
+            );
+            assert_eq!(text.matches("error: ").count(), 6, "{text}");
+            true
+        });
+    }
 }
 
 #[test]
@@ -329,6 +384,31 @@ fn a_third_signal_leaves_at_once() {
         "{:?}",
         began.elapsed()
     );
+}
+
+#[test]
+fn a_closed_stdout_does_not_end_the_run_where_that_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let marker = dir.path().join("done");
+    let events = dir.path().join("events");
+    let fanrun = env!("CARGO_BIN_EXE_fanrun");
+    let script = format!(
+        "{fanrun} exec --keep-going-on-broken-pipe --events {} --sandbox 1 -- \
+         'for i in $(seq 1 400); do seq 1 100; done; touch {}; exit 3' 2>/dev/null | head -1; \
+         echo \"${{PIPESTATUS[0]}}\"",
+        events.display(),
+        marker.display()
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.ends_with("\n1\n"), "{said}");
+    assert!(marker.exists());
+    let events = std::fs::read_to_string(events).unwrap();
+    assert_eq!(events.matches("\"type\":\"line\"").count(), 40_000);
+    assert!(events.lines().last().unwrap().contains("\"run_end\""));
 }
 
 #[test]
