@@ -7,8 +7,80 @@ use bytes::Bytes;
 /// What to list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listing {
-    /// Directories or files on the host, as bytes.
+    /// Directories or files on the host, as bytes. `~` and globs (`*`, `?`, `[`) are for the host.
     pub paths: Vec<Bytes>,
+    /// How far below the paths: 1 is what stands in them. `None`: all the way down.
+    pub depth: Option<u32>,
+    /// What is told of all that is found.
+    pub wanted: Wanted,
+    /// Ask for the names of owners and groups.
+    pub owners: bool,
+    /// Ask where links lead.
+    pub targets: bool,
+    /// What cannot be read is told, and the task is ok all the same.
+    pub ignore_errors: bool,
+}
+
+/// What of a tree is wanted. Everything that is set must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// These kinds; empty: all.
+    pub kinds: Vec<Kind>,
+    /// Globs, one of which must fit; empty: all. One without a slash is for the name, another for
+    /// the path below the listed one.
+    pub include: Vec<String>,
+    /// Globs, none of which may fit. A directory that is left out is not entered either.
+    pub exclude: Vec<String>,
+    /// A regular expression that must be found in the path below the listed one.
+    pub regex: Option<String>,
+    /// Changed at this time or later, seconds since 1970.
+    pub newer: Option<i64>,
+    /// Changed before this time.
+    pub older: Option<i64>,
+    /// At least so many bytes.
+    pub min_size: Option<u64>,
+    /// At most so many bytes.
+    pub max_size: Option<u64>,
+    /// Belongs to this account: a name or a number.
+    pub owner: Option<String>,
+    /// Permission bits.
+    pub mode: Option<ModeTest>,
+}
+
+/// A test of permission bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModeTest {
+    /// Exactly these (`0644`).
+    Exactly(u32),
+    /// All of these (`-022`).
+    All(u32),
+    /// Any of these (`/022`).
+    Any(u32),
+}
+
+impl ModeTest {
+    /// Reads `0644`, `-022` or `/022`, as find(1) writes them.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (make, digits): (fn(u32) -> Self, &str) = match text.as_bytes().first()? {
+            b'-' => (Self::All, &text[1..]),
+            b'/' => (Self::Any, &text[1..]),
+            _ => (Self::Exactly, text),
+        };
+        let octal = !digits.is_empty() && digits.bytes().all(|b| (b'0'..=b'7').contains(&b));
+        let bits = u32::from_str_radix(digits, 8).ok().filter(|_| octal)?;
+        (bits <= 0o7777).then(|| make(bits))
+    }
+
+    /// Whether a mode passes.
+    #[must_use]
+    pub fn holds(self, mode: u32) -> bool {
+        match self {
+            Self::Exactly(bits) => mode & 0o7777 == bits,
+            Self::All(bits) => mode & bits == bits,
+            Self::Any(bits) => mode & bits != 0,
+        }
+    }
 }
 
 /// One file, directory or link that a listing found, or a directory that it could not read.

@@ -15,7 +15,7 @@ use crate::job::{Action, Job};
 use crate::listing::Entry;
 use crate::outcome::{Failure, FilesCause, Outcome, Remains};
 use crate::session::SpawnError;
-use crate::sftp::{self, Client};
+use crate::sftp::Client;
 use crate::transfer::Tally;
 
 /// What a task on files says while it works.
@@ -30,6 +30,16 @@ pub(super) enum Said {
 pub(super) struct Worked {
     pub(super) tally: Tally,
     pub(super) trouble: Option<(FilesCause, String)>,
+}
+
+impl Worked {
+    /// Nothing was done.
+    pub(super) fn failed(cause: FilesCause, reason: String) -> Self {
+        Self {
+            trouble: Some((cause, reason)),
+            ..Self::default()
+        }
+    }
 }
 
 /// What may wait between the work and whoever shows it.
@@ -145,42 +155,11 @@ pub(super) fn not_begun(refused: &Refused) -> Outcome {
             | SpawnError::Disconnected { reason }
             | SpawnError::ChannelRefused { reason },
         ) => (FilesCause::NoSftp, reason.clone()),
-        Refused::Sftp(error) => {
-            let cause = match error {
-                sftp::Error::Protocol(_) => FilesCause::Protocol,
-                sftp::Error::Status { .. }
-                | sftp::Error::Noise { .. }
-                | sftp::Error::Ended(_)
-                | sftp::Error::Stalled(_)
-                | sftp::Error::Version(_)
-                | sftp::Error::Unsupported(_) => FilesCause::NoSftp,
-            };
-            (cause, error.to_string())
-        }
+        // Whatever it was, there is no server to work with; only a violation is worse.
+        Refused::Sftp(error) => match error.cause() {
+            FilesCause::Protocol => (FilesCause::Protocol, error.to_string()),
+            _ => (FilesCause::NoSftp, error.to_string()),
+        },
     };
     Outcome::Failed(Failure::Files { cause, reason })
-}
-
-/// The cause and the line for an error on a path (printable).
-pub(super) fn trouble(path: &str, error: &sftp::Error) -> (FilesCause, String) {
-    let cause = match error {
-        sftp::Error::Status { code, .. } => match code {
-            sftp::Code::NoSuchFile => FilesCause::Missing,
-            sftp::Code::PermissionDenied => FilesCause::Denied,
-            sftp::Code::Eof
-            | sftp::Code::Failure
-            | sftp::Code::BadMessage
-            | sftp::Code::Unsupported
-            | sftp::Code::Other(_) => FilesCause::Remote,
-        },
-        sftp::Error::Protocol(_) => FilesCause::Protocol,
-        sftp::Error::Noise { .. } | sftp::Error::Version(_) => FilesCause::NoSftp,
-        sftp::Error::Ended(_) | sftp::Error::Stalled(_) => FilesCause::Ended,
-        sftp::Error::Unsupported(_) => FilesCause::Remote,
-    };
-    if error.is_final() {
-        (cause, error.to_string())
-    } else {
-        (cause, format!("{path}: {error}"))
-    }
 }

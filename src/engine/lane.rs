@@ -41,6 +41,9 @@ struct Open {
     sftp: Option<Client>,
 }
 
+/// Stands before what a small command of our own has to say.
+const SAID: &str = "fanrun:";
+
 type Started = Result<Process, SpawnError>;
 
 /// Why an order was not carried out.
@@ -395,13 +398,15 @@ impl Lane {
         let name = quote(name);
         let text = format!(
             "umask 077 && d=$(mktemp -d \"${{TMPDIR:-/tmp}}/fanrun.XXXXXXXXXX\") && cat >\"$d\"/{name} \
-             && chmod 700 \"$d\"/{name} && printf %s \"$d\"/{name}"
+             && chmod 700 \"$d\"/{name} && printf '\\n{SAID}%s' \"$d\"/{name}"
         );
         let spawn = in_sh(text, Stdin::Bytes(content.clone()));
         let said = self.aside(way, spawn).await?;
-        Ok(match said {
-            Ok(path) if path.starts_with('/') => Ok(path),
-            Ok(other) => Err(failed(format!(
+        // A start-up file of the shell may have printed something before.
+        let path = |said: &str| said.rsplit_once(SAID).map(|(_, path)| path.to_owned());
+        Ok(match said.map(|said| path(&said).ok_or(said)) {
+            Ok(Ok(path)) if path.starts_with('/') => Ok(path),
+            Ok(Ok(other) | Err(other)) => Err(failed(format!(
                 "the script could not be copied: the remote shell said {}",
                 crate::text::printable(other.as_bytes())
             ))),

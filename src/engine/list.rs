@@ -1,72 +1,51 @@
-//! The work of a listing task.
+//! The work of a listing task: what the walk finds becomes news.
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::files::{Said, Worked, trouble};
-use crate::listing::{Entry, Kind, Listing};
-use crate::sftp::{Client, Error, Named, RemotePath};
-use crate::transfer::Tally;
+use super::files::{Said, Worked};
+use crate::listing::{Entry, Listing};
+use crate::outcome::FilesCause;
+use crate::sftp::{Client, Filter, walk};
 
-/// Lists the paths; stops between two pages when it is told to.
+/// Blocks that wait to be told.
+const BLOCKS: usize = 4;
+
+/// Lists the paths until they are done or it is told to stop.
 pub(super) async fn list(
     client: Client,
     listing: &Listing,
     say: mpsc::Sender<Said>,
     stop: CancellationToken,
 ) -> Worked {
-    let mut worked = Worked::default();
-    for path in &listing.paths {
-        let path = RemotePath::new(path.clone());
-        let listed = tokio::select! {
-            listed = list_one(&client, &path, &say, &mut worked.tally) => listed,
-            () = stop.cancelled() => return worked,
-        };
-        if let Err(error) = listed {
-            worked.tally.errors += 1;
-            worked.trouble = Some(trouble(&path.to_string(), &error));
+    let filter = match Filter::new(&listing.wanted) {
+        Ok(filter) => filter,
+        Err(bad) => return Worked::failed(FilesCause::Local, bad.to_string()),
+    };
+    let (found, mut blocks) = mpsc::channel::<Vec<Entry>>(BLOCKS);
+    let telling = async {
+        while let Some(entries) = blocks.recv().await {
+            if say.send(Said::Entries(entries.into())).await.is_err() {
+                return;
+            }
         }
-    }
-    worked
-}
-
-async fn list_one(
-    client: &Client,
-    path: &RemotePath,
-    say: &mpsc::Sender<Said>,
-    tally: &mut Tally,
-) -> Result<(), Error> {
-    let root = client.expand(path).await?;
-    let handle = client.open_dir(&root).await?;
-    while let Some(page) = client.read_dir(&handle).await?.names().await? {
-        let entries: Vec<Entry> = page
-            .iter()
-            .filter(|named| crate::sftp::check_name(&named.name).is_ok())
-            .map(|named| entry(&root, named))
-            .collect();
-        tally.files += entries.len() as u64;
-        if !entries.is_empty() {
-            let _ = say.send(Said::Entries(entries.into())).await;
-        }
-    }
-    client.close(handle).await
-}
-
-fn entry(root: &RemotePath, named: &Named) -> Entry {
-    let attrs = named.attrs;
-    Entry {
-        path: root.join(&named.name).bytes(),
-        depth: 1,
-        kind: attrs.mode.map_or(Kind::Unknown, Kind::of_mode),
-        size: attrs.size,
-        mode: attrs.mode.map(|mode| mode & 0o7777),
-        accessed: attrs.times.map(|times| times.0),
-        modified: attrs.times.map(|times| times.1),
-        uid: attrs.owner.map(|owner| owner.0),
-        gid: attrs.owner.map(|owner| owner.1),
-        owner: None,
-        group: None,
-        target: None,
-        error: None,
+    };
+    let walking = async {
+        let walked = walk(&client, listing, &filter, &found).await;
+        drop(found);
+        walked
+    };
+    let (walked, ()) = tokio::select! {
+        done = async { tokio::join!(walking, telling) } => done,
+        () = stop.cancelled() => return Worked::default(),
+    };
+    match walked {
+        Ok(walked) => Worked {
+            tally: walked.tally,
+            trouble: walked
+                .trouble
+                .filter(|(cause, _)| !listing.ignore_errors || *cause == FilesCause::Protocol),
+        },
+        Err(error) => Worked::failed(error.cause(), error.to_string()),
     }
 }

@@ -9,9 +9,21 @@
 /// Longest text that is passed as an argument; some room is left for what stands around it.
 pub(super) const LONGEST: usize = 100 << 10;
 
-/// What a shell runs to read a text of so many bytes and to run it.
+/// Stands at both ends of a text: part of a command must never run, be it that the connection ended
+/// in the middle or that a start-up file of the shell has read some of it.
+const WHOLE: &str = "#fanrun";
+
+/// The text as it is sent.
+pub(super) fn sent(text: &str) -> String {
+    format!("{WHOLE}\n{text}\n{WHOLE}")
+}
+
+/// What a shell runs to read a text of so many bytes, as sent, and to run it.
 pub(super) fn reader(length: usize) -> String {
-    format!(r#"eval "$(head -c {length})""#)
+    format!(
+        "t=$(head -c {length}); case $t in '{WHOLE}'*'{WHOLE}') eval \"$t\";; \
+         *) echo 'fanrun: the command did not arrive whole' >&2; exit 125;; esac"
+    )
 }
 
 /// Whether an interpreter is a shell that knows `eval` and `$(...)`, given its text by `-c`.

@@ -13,6 +13,8 @@
 mod client;
 mod driver;
 mod path;
+mod select;
+mod walk;
 mod window;
 mod wire;
 
@@ -26,7 +28,11 @@ use tokio::sync::mpsc;
 
 pub use client::{Client, Handle, IdNames, Limits, Pending, Space};
 pub use path::{RemotePath, check_name};
+pub use select::{BadPattern, Filter};
+pub use walk::{Walked, walk};
 pub use wire::{Attrs, Named, OpenFlags};
+
+use crate::outcome::FilesCause;
 
 /// Bytes to and from a server.
 #[derive(Debug)]
@@ -170,6 +176,26 @@ impl Error {
             | Self::Stalled(_)
             | Self::Version(_)
             | Self::Unsupported(_) => None,
+        }
+    }
+
+    /// What kind of trouble it is, for outcomes.
+    #[must_use]
+    pub fn cause(&self) -> FilesCause {
+        match self {
+            Self::Status { code, .. } => match code {
+                Code::NoSuchFile => FilesCause::Missing,
+                Code::PermissionDenied => FilesCause::Denied,
+                Code::Eof
+                | Code::Failure
+                | Code::BadMessage
+                | Code::Unsupported
+                | Code::Other(_) => FilesCause::Remote,
+            },
+            Self::Protocol(_) => FilesCause::Protocol,
+            Self::Noise { .. } | Self::Version(_) => FilesCause::NoSftp,
+            Self::Ended(_) | Self::Stalled(_) => FilesCause::Ended,
+            Self::Unsupported(_) => FilesCause::Remote,
         }
     }
 

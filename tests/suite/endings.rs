@@ -145,6 +145,82 @@ fn what_outlives_its_leader_is_ended_too() {
     });
 }
 
+/// Ways for a command to get away from its parent, its session, or its signals.
+const ESCAPES: [&str; 6] = [
+    "(setsid SLEEP &) ; sleep 300",
+    "nohup SLEEP >/dev/null 2>&1 & sleep 300",
+    "sh -c 'SLEEP & exit' ; sleep 300",
+    "setsid sh -c 'trap \"\" TERM HUP INT; SLEEP'",
+    "trap '' TERM; SLEEP; true",
+    "sudo -n -u fanrun-test sh -c 'trap \"\" TERM; SLEEP'",
+];
+
+#[test]
+fn nothing_gets_away_from_a_timeout() {
+    crate::sshd::ordinary_user();
+    on_every_server(|server, exec| {
+        for escape in ESCAPES {
+            if escape.starts_with("sudo") && server != "sshd" {
+                continue;
+            }
+            let marker = processes::marker("away");
+            let text = escape.replace("SLEEP", &format!("env {marker}=1 tail -f /dev/null"));
+            let seen = format!("{server}: {escape}");
+            exec(&text)
+                .options(["--timeout", "1s"])
+                .within(Duration::from_secs(20))
+                .expect(1, "", move |text: &str| {
+                    assert!(
+                        text.contains("timed out after 1s, killed"),
+                        "{seen}: {text}"
+                    );
+                    true
+                });
+            let left = processes::with_environment(&marker);
+            assert!(left.is_empty(), "{server}: {escape}: {left:?}");
+        }
+    });
+}
+
+#[test]
+fn a_daemon_that_an_earlier_task_left_is_not_ended() {
+    let sshd = Sshd::start();
+    let marker = processes::marker("daemon");
+    let _leftover = Leftover(marker.clone());
+    let text = format!(
+        "hosts: all\ntasks:\n\
+         - run: \"setsid sh -c 'sleep 300; : {marker}' >/dev/null 2>&1 </dev/null &\"\n\
+         - {{run: sleep 300, timeout: 1s}}\n"
+    );
+    let path = sshd.directory().join("daemon.yml");
+    std::fs::write(&path, text).unwrap();
+    Fanrun::new([
+        "run",
+        path.to_str().unwrap(),
+        "-i",
+        &format!("{},", sshd.address()),
+    ])
+    .options(sshd.fanrun_args())
+    .expect(1, |_: &str| true, holds(["timed out after 1s, killed"]));
+    assert!(!processes::with_command(&marker).is_empty());
+}
+
+#[test]
+fn many_tasks_need_one_channel_only() {
+    let sshd = Sshd::builder().config("MaxSessions 1").start();
+    let tasks: String = (0..12).map(|n| format!("- echo task {n}\n")).collect();
+    let path = sshd.directory().join("many.yml");
+    std::fs::write(&path, format!("hosts: all\ntasks:\n{tasks}")).unwrap();
+    Fanrun::new([
+        "run",
+        path.to_str().unwrap(),
+        "-i",
+        &format!("{},", sshd.address()),
+    ])
+    .options(sshd.fanrun_args())
+    .expect(0, holds(["task 0", "task 11"]), holds(["12 ok"]));
+}
+
 #[test]
 fn one_channel_is_enough_to_end_what_runs() {
     for server in [Sshd::builder(), Sshd::builder().ordinary_user()] {

@@ -69,8 +69,9 @@ fn words(spawn: &Spawn) -> Result<(Vec<String>, Option<Bytes>), String> {
     if !ahead::takes_posix(&words) {
         return Err(ahead::too_long(text, &words));
     }
-    words.push(ahead::reader(text.len()));
-    Ok((words, Some(Bytes::copy_from_slice(text.as_bytes()))))
+    let sent = ahead::sent(text);
+    words.push(ahead::reader(sent.len()));
+    Ok((words, Some(sent.into())))
 }
 
 /// Why `program` could not be started in `cwd`.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::job::Command;
 use crate::session::Spawn;
-use crate::session::ahead::{LONGEST, reader, takes_posix, too_long};
+use crate::session::ahead::{LONGEST, reader, sent, takes_posix, too_long};
 
 /// Longest text that is sent ahead of the input.
 const LONGEST_AHEAD: usize = 16 << 20;
@@ -203,24 +203,23 @@ fn sent_ahead(spawn: &Spawn, setup: &str, run: String) -> Result<Ahead, String> 
         Command::Shell(text) | Command::PosixShell(text) if text.len() > LONGEST => text,
         Command::Argv(_) | Command::Shell(_) | Command::PosixShell(_) => {
             return Ok(Ahead {
-                first_script: format!("{setup}{run}"),
+                first_script: sent(&format!("{setup}{run}")),
                 text: String::new(),
             });
         }
     };
+    let sent_text = sent(text);
+    let read = reader(sent_text.len());
     let run = match &spawn.shell {
         Some(shell) if !shell.is_empty() && !takes_posix(shell) => {
             return Err(too_long(text, shell));
         }
-        Some(shell) if !shell.is_empty() => {
-            let read = [reader(text.len())];
-            exec(&[shell.as_slice(), &read].concat())
-        }
-        Some(_) | None => login_shell(&reader(text.len()), Whose::Posix),
+        Some(shell) if !shell.is_empty() => exec(&[shell.as_slice(), &[read]].concat()),
+        Some(_) | None => login_shell(&read, Whose::Posix),
     };
     Ok(Ahead {
-        first_script: format!("{setup}{run}"),
-        text: text.clone(),
+        first_script: sent(&format!("{setup}{run}")),
+        text: sent_text,
     })
 }
 
@@ -343,6 +342,28 @@ mod tests {
             writer.join().unwrap();
             assert_eq!(output.stdout, b"the input");
             assert_eq!(output.status.code(), Some(7));
+        }
+    }
+
+    #[test]
+    fn part_of_a_long_text_never_runs() {
+        use std::io::Write;
+        let text = format!(": {}\necho ran", "x".repeat(40_000));
+        let sent = compose(&spawn(Command::Shell(text)), 32_000).unwrap();
+        let ahead = sent.ahead.unwrap();
+        let whole = ahead.len();
+        for part in [&ahead[..whole - 1], &ahead[1..], &ahead[..20_000], b""] {
+            let mut child = std::process::Command::new("/bin/sh")
+                .args(["-c", &sent.request])
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            child.stdin.take().unwrap().write_all(part).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert!(output.stdout.is_empty());
+            assert_eq!(output.status.code(), Some(125));
         }
     }
 

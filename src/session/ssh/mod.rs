@@ -160,6 +160,8 @@ pub struct SshSession {
     swept: Option<(russh::ChannelId, sweep::Memory)>,
     /// How it was opened, for a second connection.
     again: Again,
+    /// When the last command was begun.
+    begun: Instant,
 }
 
 /// A second connection to the same host, for sweeps where the first has no channel to spare.
@@ -261,6 +263,7 @@ impl Dialer {
                 dial: dial.clone(),
                 open: None,
             },
+            begun: Instant::now(),
         };
         session.report.warnings = session.take_warnings();
         Ok(session)
@@ -422,6 +425,7 @@ impl SshSession {
         let composed = command::compose(&spawn, longest)
             .map_err(|reason| SpawnError::NotStarted { reason })?;
         let channel = self.ready_channel().await?;
+        self.begun = Instant::now();
         if channel.exec(true, composed.request).await.is_err() {
             return Err(self.disconnected());
         }
@@ -483,7 +487,13 @@ impl SshSession {
                 .and_then(Result::ok),
         };
         let found = match channel {
-            Some(channel) => sweep::run(channel, signal.name(), &mut memory, None).await,
+            Some(channel) => {
+                let of = sweep::Command {
+                    connection: None,
+                    age: self.begun.elapsed(),
+                };
+                sweep::run(channel, signal.name(), &mut memory, of).await
+            }
             None => self.sweep_aside(signal, &mut memory).await,
         };
         self.swept = Some((id, memory));
@@ -497,7 +507,11 @@ impl SshSession {
         };
         match timeout(ASIDE, self.again.channel()).await {
             Ok(Some(channel)) => {
-                sweep::run(channel, signal.name(), memory, Some(&connection)).await
+                let of = sweep::Command {
+                    connection: Some(&connection),
+                    age: self.begun.elapsed(),
+                };
+                sweep::run(channel, signal.name(), memory, of).await
             }
             Ok(None) | Err(_) => Sweep::Unknown,
         }

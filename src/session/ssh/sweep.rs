@@ -6,7 +6,9 @@
 //! command; one whose environment names another connection is left alone, for servers (such as our
 //! own sandbox) that serve several in one process. OpenSSH makes every command the leader of a session (`setsid` in session.c,
 //! `do_exec_no_pty`), which also finds what has been orphaned; where the server does not,
-//! descendants are taken. A process is remembered by its number and start time, a session by its
+//! descendants are taken. What has left both its parent and its session is known by the
+//! connection in its environment, if neither it nor who started it is older than the command: an
+//! earlier one may have left a daemon on purpose. A process is remembered by its number and start time, a session by its
 //! leader's number, so that a later sweep still finds what the first one saw.
 //!
 //! A server that allows one channel only (`MaxSessions 1`) is swept over a second connection, which
@@ -31,13 +33,16 @@ const OUTPUT: usize = 1 << 20;
 pub(super) struct Memory(String);
 
 /// POSIX sh. Arguments: the signal's name or `0`, a token, and what the last sweep printed
-/// (`s<session>` and `p<pid>:<start>` words), and the `SSH_CONNECTION` of the command where the
-/// sweep comes over a connection of its own.
+/// (`s<session>` and `p<pid>:<start>` words), the `SSH_CONNECTION` of the command where the
+/// sweep comes over a connection of its own, and how many seconds ago the command was begun.
 ///
 /// `list` prints `pid ppid pgrp session start state` of every process; a command name may hold
 /// anything, so what follows its last `) ` is taken. Without /proc, ps(1) gives process groups in
 /// place of sessions and no start times.
-const SCRIPT: &str = r#"sig=$1 tok=$2 old=" $3 " conn=$4 me=$$ up=$PPID
+const SCRIPT: &str = r#"sig=$1 tok=$2 old=" $3 " conn=$4 age=$5 me=$$ up=$PPID
+ticks=$(getconf CLK_TCK 2>/dev/null)
+now=$(cut -d. -f1 /proc/uptime 2>/dev/null)
+since=$(( (${now:-0} - age) * ${ticks:-100} ))
 list() {
 if [ -r /proc/self/stat ]; then
 for f in /proc/[0-9]*/stat; do
@@ -58,29 +63,49 @@ e=$(tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null | grep '^SSH_CONNECTION=')
 [ "$e" = "SSH_CONNECTION=$SSH_CONNECTION" ] && return 0
 [ -z "$e" ] && [ -z "$FANRUN_SANDBOX" ]
 }
-theirs() {
-case $hits in *" $1 "*) return 0;; esac
-[ -z "$conn" ] && [ "$2" = "$up" ] && same "$1"
+older() {
+if [ -z "$lead" ] || [ "$1" -lt "$lead" ]; then lead=$1 first=${2#p}; fi
 }
 pass() {
 all=$(list)
-hits=" "
-[ -z "$conn" ] || hits=" $(grep -lF "SSH_CONNECTION=$conn" /proc/[0-9]*/environ 2>/dev/null | tr -dc '0-9\n' | tr '\n' ' ') "
+hits=" $(grep -lF "SSH_CONNECTION=${conn:-$SSH_CONNECTION}" /proc/[0-9]*/environ 2>/dev/null | tr -dc '0-9\n' | tr '\n' ' ') "
+lead= first=0 past=" "
 mine=$(echo "$all" | while read -r p q g s b z; do [ "$p" = "$me" ] && echo "$s"; done)
 theirs=$(echo "$all" | while read -r p q g s b z; do [ "$p" = "$up" ] && echo "$s"; done)
 want=" "
 sess=" "
-for w in $old; do case $w in s*) sess="$sess${w#s} ";; esac; done
+for w in $old; do
+case $w in
+s*) sess="$sess${w#s} ";;
+p*) older "${w#*:}" "${w%%:*}";;
+esac
+done
 while read -r p q g s b z; do
 [ "$p" = "$me" ] && continue
 [ "$p" = "$up" ] && continue
-if theirs "$p" "$q"; then
+if [ -z "$conn" ] && [ "$q" = "$up" ] && same "$p"; then
 want="$want$p "
-if { [ "$s" = "$p" ] || [ -n "$conn" ]; } && [ "$s" != "$mine" ] && [ "$s" != "$theirs" ]; then
-case $sess in *" $s "*) ;; *) sess="$sess$s ";; esac
+older "$b" "$p"
+if [ "$s" = "$p" ] && [ "$s" != "$mine" ] && [ "$s" != "$theirs" ]; then
+case $sess in *" $p "*) ;; *) sess="$sess$p ";; esac
 fi
 fi
 case $old in *" p$p:$b "*) [ "$b" = 0 ] || want="$want$p ";; esac
+done <<E
+$all
+E
+while read -r p q g s b z; do
+case $hits in *" $p "*) ;; *) continue;; esac
+case $p in "$me"|"$up") continue;; esac
+[ "$q" = "$me" ] && continue
+if [ "$b" -lt "${lead:-$since}" ] || { [ "$b" = "$lead" ] && [ "$p" -lt "$first" ]; }; then
+past="$past$p "
+continue
+fi
+case $past in *" $q "*|*" $s "*) past="$past$p "; continue;; esac
+case $want in *" $p "*) ;; *) want="$want$p ";; esac
+case $s in "$mine"|"$theirs") continue;; esac
+case $sess in *" $s "*) ;; *) sess="$sess$s ";; esac
 done <<E
 $all
 E
@@ -110,9 +135,10 @@ ids="$ids p$p:$b"
 done <<E
 $all
 E
+[ -z "$lead" ] || ids="$ids p$first:$lead"
 }
 pass
-first=$n
+found=$n
 if [ "$sig" != 0 ] && [ "$n" -gt 0 ]; then
 kill -s "$sig" $live 2>/dev/null
 if [ "$sig" = KILL ]; then
@@ -124,24 +150,33 @@ kill -s KILL $live 2>/dev/null
 done
 fi
 fi
-echo "$tok $first$ids"
+echo "$tok $found$ids"
 "#;
 
+/// The command that is swept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Command<'a> {
+    /// Its `SSH_CONNECTION`, when the sweep's channel is of another connection.
+    pub(super) connection: Option<&'a str>,
+    /// How long ago it was begun.
+    pub(super) age: Duration,
+}
+
 /// Runs one sweep on a fresh channel. `signal` is a name without `SIG`, or `0` to count only.
-/// `connection` is the command's, when the channel is of another.
 pub(super) async fn run(
     mut channel: Channel<Msg>,
     signal: &str,
     memory: &mut Memory,
-    connection: Option<&str>,
+    of: Command<'_>,
 ) -> Sweep {
     let token = format!("swept-{:016x}", RandomState::new().hash_one(signal));
     let command = in_any_shell(&format!(
-        "set -- {} {} {} {}\n{SCRIPT}",
+        "set -- {} {} {} {} {}\n{SCRIPT}",
         quote(signal),
         quote(&token),
         quote(&memory.0),
-        quote(connection.unwrap_or_default())
+        quote(of.connection.unwrap_or_default()),
+        of.age.as_secs() + 1,
     ));
     let answer = async {
         channel.exec(true, command).await.ok()?;
@@ -153,7 +188,7 @@ pub(super) async fn run(
     match answer.as_deref().and_then(|text| parse(text, &token)) {
         // Behind address translation the server knows our connection by other numbers: to find
         // nothing says nothing before something has been found.
-        Some((0, _)) if connection.is_some() && memory.0.is_empty() => Sweep::Unknown,
+        Some((0, _)) if of.connection.is_some() && memory.0.is_empty() => Sweep::Unknown,
         Some((count, seen)) => {
             *memory = seen;
             Sweep::Signalled(count)
