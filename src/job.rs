@@ -126,11 +126,16 @@ pub struct Registered {
     pub stderr: Vec<u8>,
     /// More was written than was kept.
     pub truncated: bool,
+    /// What a listing found, up to [`ROWS_LIMIT`] rows, and its sums.
+    pub rows: Option<(Vec<serde_json::Value>, crate::transfer::Tally)>,
     /// How it ended.
     pub outcome: crate::outcome::Outcome,
     /// How long it took.
     pub duration: Duration,
 }
+
+/// How many rows `register` keeps.
+pub const ROWS_LIMIT: usize = 100_000;
 
 /// How much of each stream `register` keeps, in bytes.
 pub const CAPTURE_LIMIT: usize = 16 << 20;

@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::text::printable;
 
 /// What to list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -199,4 +205,93 @@ impl Entry {
         let start = memchr::memrchr(b'/', path).map_or(0, |at| at + 1);
         &path[start..]
     }
+
+    /// What stands behind the last dot of a file's name, in lower case; empty where there is none.
+    #[must_use]
+    pub fn extension(&self) -> String {
+        let name = self.name();
+        match memchr::memrchr(b'.', name) {
+            Some(at) if at > 0 && self.kind == Kind::File => {
+                printable(&name[at + 1..]).to_lowercase()
+            }
+            Some(_) | None => String::new(),
+        }
+    }
+
+    /// Type and permissions as `ls -l` shows them: `-rw-r--r--`.
+    #[must_use]
+    pub fn mode_text(&self) -> String {
+        let mut text = String::from(self.kind.letter());
+        let Some(mode) = self.mode else {
+            return text + "?????????";
+        };
+        for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+            let bits = mode >> shift;
+            text.push(if bits & 4 == 0 { '-' } else { 'r' });
+            text.push(if bits & 2 == 0 { '-' } else { 'w' });
+            text.push(match (bits & 1 != 0, mode & special != 0) {
+                (true, true) => letter,
+                (false, true) => letter.to_ascii_uppercase(),
+                (true, false) => 'x',
+                (false, false) => '-',
+            });
+        }
+        text
+    }
+
+    /// All that is known, for machines: sizes exact, times RFC 3339 in UTC, names as text with
+    /// `name_b64` and `path_b64` (base64) beside them where they are not UTF-8.
+    #[must_use]
+    pub fn fields(&self) -> Map<String, Value> {
+        let mut map = Map::new();
+        put_name(&mut map, "path", &self.path);
+        put_name(&mut map, "name", self.name());
+        let fields = [
+            ("kind", json!(self.kind.word())),
+            ("size", json!(self.size)),
+            ("mtime", json!(self.modified.map(rfc3339))),
+            ("atime", json!(self.accessed.map(rfc3339))),
+            ("mode", json!(self.mode.map(|mode| format!("{mode:04o}")))),
+            ("uid", json!(self.uid)),
+            ("gid", json!(self.gid)),
+            ("owner", json!(text(self.owner.as_deref()))),
+            ("group", json!(text(self.group.as_deref()))),
+            ("depth", json!(self.depth)),
+        ];
+        map.extend(
+            fields
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value)),
+        );
+        if let Some(target) = &self.target {
+            put_name(&mut map, "target", target);
+        }
+        if let Some(error) = &self.error {
+            map.insert("error".to_owned(), json!(error));
+        }
+        map
+    }
+}
+
+fn text(name: Option<&[u8]>) -> Option<String> {
+    name.map(|name| String::from_utf8_lossy(name).into_owned())
+}
+
+fn put_name(map: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => {
+            map.insert(key.to_owned(), json!(text));
+        }
+        Err(_) => {
+            map.insert(key.to_owned(), json!(String::from_utf8_lossy(bytes)));
+            map.insert(format!("{key}_b64"), json!(STANDARD.encode(bytes)));
+        }
+    }
+}
+
+/// `2026-11-21T18:04:11Z`
+#[must_use]
+pub fn rfc3339(seconds: u32) -> String {
+    let time = Timestamp::from_second(i64::from(seconds));
+    time.map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }

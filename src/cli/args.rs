@@ -70,6 +70,18 @@ Examples:
   fanrun hosts -i hosts.yml 'web & @europe ! web3'
   fanrun hosts -i hosts.yml all --format names")]
     Hosts(Hosts),
+    /// List files of many hosts over SFTP; no shell is needed there
+    #[command(after_help = "\
+Examples:
+  fanrun ls 'web[1-3]:/var/log'
+  fanrun ls -r 'all:/data' -i hosts.yml --files --newer 2d --format csv
+  fanrun ls -r 'all:/data' -i hosts.yml --sort size --reverse --top 20
+  fanrun ls 'all:/data' -i hosts.yml --du 2
+  fanrun ls -r 'all:/etc/*.d' --include '*.conf' --by host
+
+On a terminal the rows are a table, in a pipe one path a line. Sizes are exact and times are in UTC in
+all formats but the table. An unreadable directory is a row of type error and ends with code 1.")]
+    Ls(Box<Ls>),
     /// Connect and authenticate; show how long every step takes
     #[command(after_help = "\
 Examples:
@@ -90,6 +102,15 @@ pub struct Run {
     /// A limit for the whole run, such as `10m`
     #[arg(long, value_name = "TIME")]
     pub deadline: Option<String>,
+    /// What standard output gets: text for people, or events
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        help_heading = "Output"
+    )]
+    pub format: Format,
     #[command(flatten)]
     #[allow(missing_docs, reason = "flattened")]
     pub hosts: HostArgs,
@@ -119,6 +140,15 @@ pub struct Exec {
     /// Whose exit code to end with: fanrun's table, or (one host only) the command's own
     #[arg(long, value_enum, default_value_t = ExitCode::Fanrun, value_name = "WHOSE")]
     pub exit_code: ExitCode,
+    /// What standard output gets: text for people, or events
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        help_heading = "Output"
+    )]
+    pub format: Format,
     #[command(flatten)]
     #[allow(missing_docs, reason = "flattened")]
     pub hosts: HostArgs,
@@ -157,6 +187,120 @@ pub struct Hosts {
     /// Colour: always, never, or where it is wanted
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
+}
+
+/// `fanrun ls`
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// Which hosts, and what on them; `~` and globs are the host's
+    #[arg(required = true, value_name = "PATTERN:PATH")]
+    pub places: Vec<String>,
+    /// All the way down
+    #[arg(short, long, conflicts_with = "depth")]
+    pub recursive: bool,
+    /// How far down: a number, or `all` [default: 1]
+    #[arg(long, value_name = "N")]
+    pub depth: Option<String>,
+    /// Only files
+    #[arg(long, help_heading = "Selection")]
+    pub files: bool,
+    /// Only directories
+    #[arg(long, help_heading = "Selection")]
+    pub dirs: bool,
+    /// Only symbolic links
+    #[arg(long, help_heading = "Selection")]
+    pub links: bool,
+    /// Only what fits a glob: on the name, or with a slash on the path below (repeatable)
+    #[arg(long, value_name = "GLOB", help_heading = "Selection")]
+    pub include: Vec<String>,
+    /// Nothing that fits a glob; a directory is not entered either (repeatable)
+    #[arg(long, value_name = "GLOB", help_heading = "Selection")]
+    pub exclude: Vec<String>,
+    /// Only what a regular expression is found in, on the path below
+    #[arg(long, value_name = "REGEX", help_heading = "Selection")]
+    pub regex: Option<String>,
+    /// Changed since: `2d`, `2026-11-01`, or a time with its zone
+    #[arg(long, value_name = "TIME", help_heading = "Selection")]
+    pub newer: Option<String>,
+    /// Not changed since
+    #[arg(long, value_name = "TIME", help_heading = "Selection")]
+    pub older: Option<String>,
+    /// At least so large, such as `10MiB`
+    #[arg(long, value_name = "SIZE", help_heading = "Selection")]
+    pub min_size: Option<String>,
+    /// At most so large
+    #[arg(long, value_name = "SIZE", help_heading = "Selection")]
+    pub max_size: Option<String>,
+    /// Only of this account: a name or a number
+    #[arg(long, value_name = "WHO", help_heading = "Selection")]
+    pub owner: Option<String>,
+    /// Only with these permissions: `0644`, `-022` (all of), `/022` (any of)
+    #[arg(
+        long,
+        value_name = "MODE",
+        allow_hyphen_values = true,
+        help_heading = "Selection"
+    )]
+    pub mode: Option<String>,
+    /// What cannot be read is told, and the exit code does not heed it
+    #[arg(long)]
+    pub ignore_errors: bool,
+    /// How rows are written
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<LsFormat>,
+    /// Which columns: host, path, name, type, size, mtime, atime, mode, perm, uid, gid, owner, group,
+    /// target, depth, ext
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub columns: Vec<String>,
+    /// Sort by a column
+    #[arg(long, value_name = "COLUMN")]
+    pub sort: Option<String>,
+    /// The other way round
+    #[arg(long)]
+    pub reverse: bool,
+    /// Only the first N
+    #[arg(long, value_name = "N")]
+    pub top: Option<usize>,
+    /// Sums for each host in place of rows
+    #[arg(long, conflicts_with_all = ["by", "du"])]
+    pub summary: bool,
+    /// Sums by ext, dir, owner, day or host
+    #[arg(long, value_name = "WHAT", conflicts_with = "du")]
+    pub by: Option<String>,
+    /// Sizes of directories with all that is below them, down to a depth
+    #[arg(long, value_name = "DEPTH")]
+    pub du: Option<u32>,
+    /// A limit for the listing of each host, such as `5m`
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// A limit for the whole run
+    #[arg(long, value_name = "TIME")]
+    pub deadline: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "flattened")]
+    pub hosts: HostArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "flattened")]
+    pub output: OutputArgs,
+}
+
+/// How `ls` writes rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LsFormat {
+    /// Aligned columns for people
+    Table,
+    /// Comma-separated values
+    Csv,
+    /// Tab-separated values
+    Tsv,
+    /// One JSON object a line
+    Ndjson,
+    /// One JSON list
+    Json,
+    /// Paths, a line each
+    Paths,
+    /// Paths, exact bytes, each ended by a NUL
+    Paths0,
 }
 
 /// `fanrun ping`
@@ -238,9 +382,6 @@ pub struct OutputArgs {
     /// Colour: always, never, or where it is wanted
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub color: Color,
-    /// What standard output gets: text for people, or events
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    pub format: Format,
     /// Write every event to a file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,

@@ -36,6 +36,7 @@ pub(super) async fn exec(args: Exec, descriptors: u64) -> Result<End, Fault> {
     )?;
     let work = Work {
         raw: args.raw,
+        format: args.format,
         ..work
     };
     let done = work::carry_out(work, &args.output).await?;

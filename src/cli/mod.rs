@@ -5,6 +5,7 @@ mod args;
 mod ask;
 mod exec;
 mod hosts;
+mod ls;
 mod ping;
 mod plan;
 mod printer;
@@ -113,6 +114,7 @@ async fn dispatch(command: Command, descriptors: u64) -> Result<End, Fault> {
         Command::Plan(args) => plan::plan(&args).await,
         Command::Check(args) => plan::check(&args).await,
         Command::Hosts(args) => hosts::hosts(&args).await,
+        Command::Ls(args) => ls::ls(*args, descriptors).await,
         Command::Ping(args) => ping::ping(args, descriptors).await,
     }
 }

@@ -8,5 +8,9 @@ pub(super) async fn run(args: Run, descriptors: u64) -> Result<End, Fault> {
     let (built, reach) = settings::plan_of(&args.playbook, &args.hosts, &args.vars).await?;
     work::warn(&built.warnings, &args.output);
     let work = Work::new(built.plan, reach, args.deadline.as_deref(), descriptors)?;
+    let work = Work {
+        format: args.format,
+        ..work
+    };
     Ok(work::carry_out(work, &args.output).await?.end)
 }

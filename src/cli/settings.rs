@@ -401,6 +401,7 @@ pub(super) fn colour_of(command: &Command) -> bool {
         Command::Exec(args) => args.output.color,
         Command::Plan(args) | Command::Check(args) => args.color,
         Command::Hosts(args) => args.color,
+        Command::Ls(args) => args.output.color,
         Command::Ping(args) => args.color,
     })
 }

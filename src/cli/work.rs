@@ -22,6 +22,7 @@ use crate::outcome::Outcome;
 use crate::output::backlog::{DEFAULT_SPILL, SpillBudget};
 use crate::plan::Plan;
 use crate::recap::Verdict;
+use crate::report::listing::{Choice, ListingRenderer};
 use crate::report::ndjson::Ndjson;
 use crate::report::raw::Raw;
 use crate::report::terminal::{TextOptions, TextRenderer};
@@ -41,6 +42,10 @@ pub(super) struct Work {
     pub(super) deadline: Option<Duration>,
     /// Bytes pass through as they are.
     pub(super) raw: bool,
+    /// What standard output gets.
+    pub(super) format: Format,
+    /// Standard output gets files that were found.
+    pub(super) listing: Option<Choice>,
 }
 
 impl Work {
@@ -59,6 +64,8 @@ impl Work {
             sizes,
             deadline,
             raw: false,
+            format: Format::Text,
+            listing: None,
         })
     }
 }
@@ -151,11 +158,24 @@ fn printing(work: &Work, output: &OutputArgs) -> Result<printer::Setup, Fault> {
         .transpose()
         .map_err(Fault::usage)?;
     let talk_on_terminal = std::io::stderr().is_terminal() && !settings::dumb_terminal();
-    let text = output.format == Format::Text;
-    let renderer: Box<dyn Renderer + Send> = match output.format {
+    let text = work.format == Format::Text;
+    let renderer: Box<dyn Renderer + Send> = match work.format {
         Format::Text if work.raw => Box::new(Raw),
         Format::Ndjson => Box::new(Ndjson),
-        Format::Text => Box::new(TextRenderer::new(text_options(&work.plan, output))),
+        Format::Text => {
+            let mut options = text_options(&work.plan, output);
+            match &work.listing {
+                Some(choice) => {
+                    // Rows say enough; only what goes wrong is worth a word.
+                    options.verbosity -= i8::from(options.verbosity == 0);
+                    Box::new(ListingRenderer::new(
+                        choice.clone(),
+                        TextRenderer::new(options),
+                    ))
+                }
+                None => Box::new(TextRenderer::new(options)),
+            }
+        }
     };
     let (controls, _) = mpsc::channel::<Control>(1);
     let (_, questions) = mpsc::channel(1);

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +12,7 @@ use super::follow::Followed;
 use super::outbox::{Outbox, SpillLost};
 use super::sftp::Refused;
 use super::state::{Level, News};
-use crate::job::{Action, Job};
+use crate::job::{Action, Job, ROWS_LIMIT};
 use crate::listing::Entry;
 use crate::outcome::{Failure, FilesCause, Outcome, Remains};
 use crate::session::SpawnError;
@@ -81,17 +82,18 @@ pub(super) async fn follow(
     let stop = CancellationToken::new();
     let mut work = std::pin::pin!(perform(client, &job.action, say, stop.clone()));
     let mut limit = std::pin::pin!(sleep_for(job.timeout));
+    let mut rows = job.register.as_ref().map(|_| Vec::new());
     let stopped = loop {
         tokio::select! {
             biased;
             () = told_to_stop(cancel) => break Stopped::Cancelled,
             after = &mut limit => break Stopped::TimedOut(after),
-            Some(said) = said.recv() => tell(out, job, said).await?,
+            Some(said) = said.recv() => tell(out, job, said, &mut rows).await?,
             worked = &mut work => {
                 while let Ok(said) = said.try_recv() {
-                    tell(out, job, said).await?;
+                    tell(out, job, said, &mut rows).await?;
                 }
-                return Ok(ended(worked));
+                return Ok(ended(worked, rows));
             }
         }
     };
@@ -128,21 +130,31 @@ async fn sleep_for(limit: Option<Duration>) -> Duration {
     }
 }
 
-async fn tell(out: &mut Outbox, job: &Job, said: Said) -> Result<(), SpillLost> {
+async fn tell(
+    out: &mut Outbox,
+    job: &Job,
+    said: Said,
+    rows: &mut Option<Vec<Value>>,
+) -> Result<(), SpillLost> {
     let task = job.task.clone();
+    if let (Some(rows), Said::Entries(entries)) = (rows, &said) {
+        let room = ROWS_LIMIT.saturating_sub(rows.len());
+        rows.extend(entries.iter().take(room).map(|entry| entry.fields().into()));
+    }
     out.say(match said {
         Said::Entries(entries) => News::Entries(task, entries),
     })
     .await
 }
 
-fn ended(worked: Worked) -> Followed {
+fn ended(worked: Worked, rows: Option<Vec<Value>>) -> Followed {
     let outcome = match worked.trouble {
         None => Outcome::Ok { status: None },
         Some((cause, reason)) => Outcome::Failed(Failure::Files { cause, reason }),
     };
     Followed {
         tally: Some(worked.tally),
+        rows,
         ..Followed::of(outcome)
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Followed {
     pub(super) lingering: Option<String>,
     /// What a task on files moved or found.
     pub(super) tally: Option<Tally>,
+    /// What a listing found, where it is registered.
+    pub(super) rows: Option<Vec<serde_json::Value>>,
 }
 
 impl Followed {
@@ -37,6 +39,7 @@ impl Followed {
             stderr: none(),
             lingering: None,
             tally: None,
+            rows: None,
         }
     }
 }
@@ -147,6 +150,7 @@ impl<'a> Follow<'a> {
             stderr,
             lingering,
             tally: None,
+            rows: None,
         })
     }
 

@@ -17,7 +17,7 @@ use super::sftp::Refused;
 use super::state::{Level, News, Order};
 use super::{Desk, files};
 use crate::event::Severity;
-use crate::job::{Action, Command, HostId, Input, Job, Registered, TaskId};
+use crate::job::{Action, Command, HostId, Input, Job, ROWS_LIMIT, Registered, TaskId};
 use crate::outcome::{Cause, Failure, HostProblem, Outcome, Phase, Remains};
 use crate::output::backlog::Backlog;
 use crate::session::{Process, Session, Spawn, SpawnError, Stdin};
@@ -202,9 +202,15 @@ impl Lane {
         self.say_warnings(followed.lingering).await?;
         if let Some(name) = job.register {
             let kept = Registered {
-                truncated: followed.stdout.is_truncated() || followed.stderr.is_truncated(),
+                truncated: followed.stdout.is_truncated()
+                    || followed.stderr.is_truncated()
+                    || followed
+                        .rows
+                        .as_ref()
+                        .is_some_and(|rows| rows.len() >= ROWS_LIMIT),
                 stdout: followed.stdout.into_bytes(),
                 stderr: followed.stderr.into_bytes(),
+                rows: followed.rows.zip(followed.tally),
                 outcome: followed.outcome.clone(),
                 duration: took,
             };

@@ -12,6 +12,7 @@ use crate::diagnostic::{At, Diagnostic, Source};
 use crate::event::RunInfo;
 use crate::inventory::{Inventory, Pattern, PatternError, Selected, Unknown};
 use crate::job::{Action, Command, HostId, OnFailure, PlayId, TaskId, TaskRef};
+use crate::listing::Listing;
 use crate::playbook::{self, Hosts, Line, Playbook, Strategy, Template};
 use crate::target::{HostName, Target, Vars, Way};
 use crate::text;
@@ -108,21 +109,54 @@ pub fn single(pattern: &str, single: Single, ground: &Ground) -> Result<Built, P
         timeout,
         pass_through,
     } = single;
-    let mut draft = Draft::new(ground);
     let title = text::fit(&one_line(&command), 72).into_owned();
-    let hosts = draft.select_text(pattern);
-    let reference = TaskRef {
-        id: TaskId {
-            play: PlayId(0),
-            index: 0,
-        },
-        name: text::fit(&one_line(&command), 48).as_ref().into(),
-        place: None,
-    };
+    let name = text::fit(&one_line(&command), 48).into_owned();
+    let action = Action::Run(Command::Shell(command));
     let task = Task {
-        reference,
+        pass_through,
+        ..plain_task(0, name, action, timeout)
+    };
+    plan_of(title, vec![(pattern.to_owned(), task)], ground)
+}
+
+/// Makes the plan of listings from the command line: what is listed on the hosts of each pattern.
+///
+/// # Errors
+/// As [`build`].
+pub fn listings(
+    parts: Vec<(String, Listing)>,
+    timeout: Option<Duration>,
+    ground: &Ground,
+) -> Result<Built, PlanError> {
+    let words = |listing: &Listing| {
+        let paths = listing.paths.iter().map(|path| text::printable(path));
+        format!("ls {}", paths.collect::<Vec<_>>().join(" "))
+    };
+    let all: Vec<String> = parts.iter().map(|(_, listing)| words(listing)).collect();
+    let title = text::fit(&all.join(", "), 72).into_owned();
+    let plays = parts.into_iter().zip(all).enumerate();
+    let plays = plays.map(|(at, ((pattern, listing), name))| {
+        let name = text::fit(&name, 48).into_owned();
+        let action = Action::List(Arc::new(listing));
+        (pattern, plain_task(at, name, action, timeout))
+    });
+    plan_of(title, plays.collect(), ground)
+}
+
+/// A task without values to fill in, alone in its play.
+fn plain_task(play: usize, name: String, action: Action, timeout: Option<Duration>) -> Task {
+    let id = TaskId {
+        play: PlayId(u16::try_from(play).unwrap_or(u16::MAX)),
+        index: 0,
+    };
+    Task {
+        reference: TaskRef {
+            id,
+            name: name.into(),
+            place: None,
+        },
         on_failure: OnFailure::Stop,
-        action: Step::Plain(Action::Run(Command::Shell(command))),
+        action: Step::Plain(action),
         env: Vec::new(),
         cwd: None,
         shell: None,
@@ -130,19 +164,20 @@ pub fn single(pattern: &str, single: Single, ground: &Ground) -> Result<Built, P
         timeout,
         ok_codes: vec![0],
         register: None,
-        pass_through,
+        pass_through: false,
         vars: Vars::new(),
-    };
+    }
+}
+
+/// Plays of one task each.
+fn plan_of(title: String, plays: Vec<(String, Task)>, ground: &Ground) -> Result<Built, PlanError> {
+    let mut draft = Draft::new(ground);
     let settings = playbook::Settings::default();
-    draft.push_play(
-        pattern.into(),
-        hosts,
-        false,
-        None,
-        vec![task],
-        Vars::new(),
-        &settings,
-    );
+    for (pattern, task) in plays {
+        let hosts = draft.select_text(&pattern);
+        let name = pattern.into();
+        draft.push_play(name, hosts, false, None, vec![task], Vars::new(), &settings);
+    }
     draft.finish(title, Vars::new(), |_| Vec::new())
 }
 
@@ -557,6 +592,10 @@ fn step(action: playbook::Action, folder: &Path) -> Result<Step, Box<Diagnostic>
     Ok(match action {
         playbook::Action::Run(line) => Step::Run(line),
         playbook::Action::Local(line) => Step::Local(line),
+        playbook::Action::List { paths, listing } => Step::List {
+            paths,
+            listing: Arc::new(listing),
+        },
         playbook::Action::Print(text) => Step::Print(text),
         playbook::Action::Pause(time) => Step::Pause(time),
         playbook::Action::Script { path, args } => {
@@ -613,6 +652,10 @@ fn task_name(task: &playbook::Task) -> String {
                 .join(" "),
         },
         playbook::Action::Script { path, .. } => path.value.clone(),
+        playbook::Action::List { paths, .. } => {
+            let paths: Vec<&str> = paths.iter().map(Template::text).collect();
+            format!("ls {}", paths.join(" "))
+        }
         playbook::Action::Print(text) => format!("print: {}", text.text()),
         playbook::Action::Pause(time) => format!("pause {}", text::duration(*time)),
     };

@@ -8,7 +8,7 @@ mod build;
 mod reach;
 mod values;
 
-pub use build::{Built, Ground, PlanError, Single, build, single};
+pub use build::{Built, Ground, PlanError, Single, build, listings, single};
 pub use reach::{Defaults, Reaching};
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,6 +19,7 @@ use crate::event::RunInfo;
 use crate::job::{
     Action, Command, HostId, Input, Job, OnFailure, PlayId, Registered, TaskId, TaskRef,
 };
+use crate::listing::Listing;
 use crate::playbook::{Line, Template};
 use crate::target::{Target, Vars, Way};
 
@@ -92,6 +93,13 @@ pub enum Step {
     },
     /// A command here.
     Local(Line),
+    /// Files.
+    List {
+        /// What is listed.
+        paths: Vec<Template>,
+        /// How.
+        listing: Arc<Listing>,
+    },
     /// Text.
     Print(Template),
     /// Time.
@@ -161,6 +169,10 @@ impl Step {
                 let args: Vec<&str> = args.iter().map(Template::text).collect();
                 format!("script {name} {}", args.join(" "))
             }
+            Self::List { paths, .. } => {
+                let paths: Vec<&str> = paths.iter().map(Template::text).collect();
+                format!("ls {}", paths.join(" "))
+            }
             Self::Print(text) => format!("print {}", text.text()),
             Self::Pause(time) => format!("pause {}", crate::text::duration(*time)),
             Self::Plain(action) => format!("{action:?}"),
@@ -185,6 +197,13 @@ impl Task {
                     .map(|arg| fill.text(arg))
                     .collect::<Result<_, _>>()?,
             },
+            Step::List { paths, listing } => {
+                let paths = paths.iter().map(|path| fill.text(path).map(Into::into));
+                Action::List(Arc::new(Listing {
+                    paths: paths.collect::<Result<_, String>>()?,
+                    ..(**listing).clone()
+                }))
+            }
             Step::Print(text) => Action::Print(fill.text(text)?),
             Step::Pause(time) => Action::Pause(*time),
             Step::Plain(action) => action.clone(),
@@ -225,6 +244,7 @@ impl Task {
                 Line::Argv(words) => words.iter().collect(),
             },
             Step::Script { args, .. } => args.iter().collect(),
+            Step::List { paths, .. } => paths.iter().collect(),
             Step::Print(text) => vec![text],
             Step::Pause(_) | Step::Plain(_) => Vec::new(),
         };

@@ -18,8 +18,9 @@ use crate::target::{Target, Vars, Way};
 /// Names that exist on every host without anybody setting them.
 pub(super) const OWN_NAMES: [&str; 1] = ["host"];
 /// What a registered result has.
-pub(super) const RESULT_FIELDS: [&str; 8] = [
-    "stdout", "stderr", "lines", "code", "signal", "status", "changed", "duration",
+pub(super) const RESULT_FIELDS: [&str; 11] = [
+    "stdout", "stderr", "lines", "code", "signal", "status", "changed", "duration", "rows",
+    "count", "bytes",
 ];
 /// What `host` has.
 pub(super) const HOST_FIELDS: [&str; 5] = ["name", "groups", "address", "port", "user"];
@@ -148,6 +149,9 @@ fn result_value(result: &Registered) -> Value {
         "status": result.outcome.word(),
         "changed": matches!(result.outcome, Outcome::Ok { .. }),
         "duration": result.duration.as_secs_f64(),
+        "rows": result.rows.as_ref().map(|(rows, _)| rows),
+        "count": result.rows.as_ref().map(|(rows, _)| rows.len()),
+        "bytes": result.rows.as_ref().map(|(_, tally)| tally.bytes),
     })
 }
 

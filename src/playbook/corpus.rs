@@ -557,7 +557,10 @@ tasks:
             match &task.action {
                 Action::Run(Line::Shell(t)) | Action::Print(t) => look(t),
                 Action::Run(Line::Argv(words)) => words.iter().for_each(&mut look),
-                Action::Script { .. } | Action::Local(_) | Action::Pause(_) => {}
+                Action::List { .. }
+                | Action::Script { .. }
+                | Action::Local(_)
+                | Action::Pause(_) => {}
             }
         }
         let wanted = "4:15 comment false comment
@@ -1422,7 +1425,7 @@ mod bad {
         ),
         (
             "hosts: all\ntasks:\n  - name: nothing\n",
-            &["3:5 the task does nothing [add one of: run, script, local, print, pause]"],
+            &["3:5 the task does nothing [add one of: run, script, local, ls, print, pause]"],
         ),
         (
             "hosts: all\ntasks:\n  - run: a\n    local: b\n    print: c\n",
@@ -1702,8 +1705,8 @@ mod bad {
         (
             "hosts: all\ntasks:\n  - run: a\n    hosts: b\n    user: c\n",
             &[
-                "4:5 unknown key `hosts` in a task [it is a key of a play; allowed here: run, script, local, print, pause, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars]",
-                "5:5 unknown key `user` in a task [it is a key of a play; allowed here: run, script, local, print, pause, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars]",
+                "4:5 unknown key `hosts` in a task [it is a key of a play; allowed here: run, script, local, ls, print, pause, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars]",
+                "5:5 unknown key `user` in a task [it is a key of a play; allowed here: run, script, local, ls, print, pause, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars]",
             ],
         ),
     ];

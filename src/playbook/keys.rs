@@ -17,7 +17,7 @@ pub(super) const SETTINGS: &[&str] = &[
     "on_failure",
 ];
 /// What a task can do; exactly one of them.
-pub(super) const ACTIONS: &[&str] = &["run", "script", "local", "print", "pause"];
+pub(super) const ACTIONS: &[&str] = &["run", "script", "local", "ls", "print", "pause"];
 /// Keys of a task besides [`ACTIONS`].
 pub(super) const TASK: &[&str] = &[
     "name",
@@ -33,12 +33,18 @@ pub(super) const TASK: &[&str] = &[
     "vars",
 ];
 
+/// Keys of `ls`, when it is a mapping.
+pub(super) const LS: &[&str] = &[
+    "path", "depth", "files", "dirs", "links", "include", "exclude", "regex", "newer", "older",
+    "min_size", "max_size", "owner", "mode", "errors",
+];
+
 /// Part of the language, but not of this version.
 pub(super) const LATER_FILE: &[&str] = &["secrets", "handlers"];
 pub(super) const LATER_PLAY: &[&str] = &["rollout", "handlers"];
 pub(super) const LATER_SETTINGS: &[&str] = &["jump", "become"];
 pub(super) const LATER_ACTIONS: &[&str] = &[
-    "upload", "download", "ls", "wait_for", "assert", "set", "block", "rescue", "always", "include",
+    "upload", "download", "wait_for", "assert", "set", "block", "rescue", "always", "include",
 ];
 pub(super) const LATER_TASK: &[&str] = &[
     "tags",

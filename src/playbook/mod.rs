@@ -4,6 +4,7 @@
 //! written, `validate` makes the [`model`] of it, [`template`] fills `${{ }}`, `shell` knows how a
 //! value is escaped for its place in shell text.
 
+mod files;
 mod keys;
 pub mod model;
 mod shell;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::template::Template;
 use crate::diagnostic::{At, Diagnostic, Source};
 use crate::job::OnFailure;
+use crate::listing::Listing;
 use crate::target::Vars;
 
 /// What [`super::load`] returns.
@@ -158,6 +159,13 @@ pub enum Action {
     },
     /// A command here, on behalf of the host.
     Local(Line),
+    /// A listing of files on the host.
+    List {
+        /// What is listed, at least one.
+        paths: Vec<Template>,
+        /// How; its own paths are empty.
+        listing: Listing,
+    },
     /// Text for the person who runs the playbook.
     Print(Template),
     /// Wait.

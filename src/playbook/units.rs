@@ -29,6 +29,9 @@ impl BadQuantity {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::NoUnit(likely) => Some(format!("did you mean `{likely}`?")),
+            Self::Malformed("a time") => {
+                Some("write it like `2d`, `2026-11-01` or `2026-11-01T08:00:00Z`".into())
+            }
             Self::Malformed("a size") => Some("write it like `512KiB`, `10MiB` or `2GB`".into()),
             Self::Malformed(_) | Self::Empty => {
                 Some("write it like `500ms`, `30s`, `5m`, `1h30m` or `2d`".into())
@@ -76,6 +79,30 @@ pub fn duration(text: &str) -> Result<Duration, BadQuantity> {
     match Duration::try_from_secs_f64(total) {
         Ok(d) if d <= MAX => Ok(d),
         Ok(_) | Err(_) => Err(BadQuantity::TooLarge),
+    }
+}
+
+/// A point in time, in seconds since 1970: `2d` (so long before `now`), `2026-11-01` (midnight in
+/// UTC), or RFC 3339 with its zone.
+///
+/// # Errors
+/// [`BadQuantity::Malformed`].
+pub fn moment(text: &str, now: i64) -> Result<i64, BadQuantity> {
+    let text = text.trim();
+    if let Ok(ago) = duration(text) {
+        return Ok(now - i64::try_from(ago.as_secs()).unwrap_or(i64::MAX));
+    }
+    let date = text
+        .parse::<jiff::civil::Date>()
+        .ok()
+        .filter(|_| text.len() == 10);
+    let midnight = date.and_then(|date| date.to_zoned(jiff::tz::TimeZone::UTC).ok());
+    match midnight {
+        Some(midnight) => Ok(midnight.timestamp().as_second()),
+        None => text
+            .parse::<jiff::Timestamp>()
+            .map(jiff::Timestamp::as_second)
+            .map_err(|_| BadQuantity::Malformed("a time")),
     }
 }
 
@@ -150,6 +177,17 @@ mod tests {
         }
         assert_eq!(duration("99999d"), Err(BadQuantity::TooLarge));
         assert_eq!(duration("  "), Err(BadQuantity::Empty));
+    }
+
+    #[test]
+    fn moments_are_ages_dates_or_times() {
+        assert_eq!(moment("2d", 1_000_000), Ok(1_000_000 - 172_800));
+        assert_eq!(moment("1970-01-02", 0), Ok(86_400));
+        assert_eq!(moment("1970-01-01T01:00:00+01:00", 9), Ok(0));
+        assert_eq!(moment("1970-01-01T00:00:07Z", 9), Ok(7));
+        for bad in ["", "yesterday", "5", "2026-13-01", "2026-11-01T08:00:00"] {
+            assert!(moment(bad, 0).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -24,12 +24,13 @@ pub(super) struct Check<'a> {
 
 /// Where a mapping stands, and so which keys it may have.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Level {
+pub(super) enum Level {
     File,
     WholeFile,
     Play,
     Defaults,
     Task,
+    List,
 }
 
 impl Level {
@@ -39,6 +40,7 @@ impl Level {
             Self::Play => "a play",
             Self::Defaults => "`defaults`",
             Self::Task => "a task",
+            Self::List => "`ls`",
         }
     }
 
@@ -55,6 +57,7 @@ impl Level {
             Self::Play => [keys::PLAY, keys::SETTINGS].concat(),
             Self::Defaults => keys::SETTINGS.to_vec(),
             Self::Task => [keys::ACTIONS, keys::TASK].concat(),
+            Self::List => keys::LS.to_vec(),
         }
     }
 
@@ -65,6 +68,7 @@ impl Level {
             Self::Play => [keys::LATER_PLAY, keys::LATER_SETTINGS].concat(),
             Self::Defaults => keys::LATER_SETTINGS.to_vec(),
             Self::Task => [keys::LATER_ACTIONS, keys::LATER_TASK].concat(),
+            Self::List => Vec::new(),
         }
     }
 }
@@ -417,7 +421,7 @@ impl<'a> Check<'a> {
     fn action(&mut self, entries: &[Entry], node: &Node, known: bool) -> Option<Action> {
         let is_action = |e: &&Entry| {
             keys::ACTIONS.contains(&e.key.as_str())
-                || keys::LATER_ACTIONS[..7].contains(&e.key.as_str())
+                || keys::LATER_ACTIONS[..6].contains(&e.key.as_str())
         };
         let actions: Vec<&Entry> = entries.iter().filter(is_action).collect();
         let Some(first) = actions.first() else {
@@ -444,6 +448,7 @@ impl<'a> Check<'a> {
         match key.as_str() {
             "run" => self.line(key, value).map(Action::Run),
             "local" => self.line(key, value).map(Action::Local),
+            "ls" => self.listing(value),
             "print" => self.template(key, value).map(Action::Print),
             "pause" => self.duration(key, value, true).map(Action::Pause),
             "script" => {
@@ -459,13 +464,17 @@ impl<'a> Check<'a> {
     /// Keys that would have no effect beside this action are mistakes, not decoration.
     fn check_fit(&mut self, entries: &[Entry]) {
         let has = |key: &str| entries.iter().find(|e| e.key == key);
-        for action in ["print", "pause"] {
+        let of_process = ["env", "cwd", "shell", "stdin", "ok_codes"];
+        let of_result = ["timeout", "register"];
+        for (action, useless) in [
+            ("print", [&of_process[..], &of_result].concat()),
+            ("pause", [&of_process[..], &of_result].concat()),
+            ("ls", of_process.to_vec()),
+        ] {
             if has(action).is_none() {
                 continue;
             }
-            for key in [
-                "env", "cwd", "shell", "stdin", "timeout", "ok_codes", "register",
-            ] {
+            for key in useless {
                 if let Some(entry) = has(key) {
                     self.error_at(
                         format!("`{key}` has no effect on `{action}`"),
@@ -527,7 +536,7 @@ impl<'a> Check<'a> {
     }
 
     /// Whether all keys may stand here.
-    fn check_keys(&mut self, entries: &[Entry], level: Level) -> bool {
+    pub(super) fn check_keys(&mut self, entries: &[Entry], level: Level) -> bool {
         let (allowed, later) = (level.allowed(), level.later());
         let mut all = true;
         for Entry { key, key_span, .. } in entries {
@@ -585,7 +594,7 @@ fn unknown_help(key: &str, allowed: &[&str], later: &[&str], level: Level) -> St
     }
 }
 
-fn get<'n>(entries: &'n [Entry], key: &str) -> Option<&'n Node> {
+pub(super) fn get<'n>(entries: &'n [Entry], key: &str) -> Option<&'n Node> {
     entries.iter().find(|e| e.key == key).map(|e| &*e.value)
 }
 

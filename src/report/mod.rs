@@ -2,6 +2,7 @@
 
 pub mod diagnostics;
 mod ending;
+pub mod listing;
 mod live;
 pub mod ndjson;
 pub mod raw;

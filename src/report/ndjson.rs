@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use super::{Ink, Renderer};
 use crate::event::{Block, Event, LineEnd, RunInfo, Severity, Stream, What};
 use crate::job::{TaskId, TaskRef};
+use crate::listing::Entry;
 use crate::outcome::{ExitStatus, Failure, Outcome, Remains};
 use crate::transfer::{Progress, Tally};
 
@@ -28,6 +29,14 @@ impl Renderer for Ndjson {
         let out = ink.out();
         if let What::Output { host, task, block } = &event.what {
             return push_lines(out, event, host.as_str(), task.id, block);
+        }
+        if let What::Entries {
+            host,
+            task,
+            entries,
+        } = &event.what
+        {
+            return push_entries(out, event, host.as_str(), task.id, entries);
         }
         let (kind, mut fields) = describe(&event.what);
         let mut object = Map::new();
@@ -50,6 +59,22 @@ fn seconds(event: &Event) -> f64 {
 
 fn id(task: TaskId) -> String {
     format!("{}.{}", task.play.0, task.index)
+}
+
+fn push_entries(out: &mut Vec<u8>, event: &Event, host: &str, task: TaskId, entries: &[Entry]) {
+    for (at, entry) in (0u64..).zip(entries) {
+        let mut object = Map::new();
+        object.insert("v".into(), json!(1));
+        object.insert("seq".into(), json!(event.seq + at));
+        object.insert("t".into(), json!(seconds(event)));
+        object.insert("type".into(), json!("entry"));
+        object.insert("host".into(), json!(host));
+        object.insert("task".into(), json!(id(task)));
+        object.append(&mut entry.fields());
+        // A map of plain values cannot fail to be written into memory.
+        let _ = serde_json::to_writer(&mut *out, &object);
+        out.push(b'\n');
+    }
 }
 
 /// One object a line, by hand: this is where the volume is.

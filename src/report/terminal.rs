@@ -18,6 +18,7 @@ use super::style::{Kind, Styles};
 use super::{Ink, Renderer};
 use crate::event::{Block, Event, RunInfo, Severity, Stream, What};
 use crate::job::{TaskId, TaskRef};
+use crate::listing::Entry;
 use crate::outcome::{HostProblem, Outcome};
 use crate::recap::Recap;
 use crate::target::HostName;
@@ -328,6 +329,20 @@ impl TextRenderer {
     }
 }
 
+impl TextRenderer {
+    /// Files that a listing found, a line each.
+    fn entries(&mut self, host: &HostName, entries: &[Entry], ink: &mut Ink) {
+        let text: String = entries.iter().map(super::listing::long_line).collect();
+        let block = Block {
+            stream: Stream::Stdout,
+            first_line: 1,
+            lines: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+            bytes: text.into(),
+        };
+        self.output(host, &block, ink);
+    }
+}
+
 impl Renderer for TextRenderer {
     fn render(&mut self, event: &Event, ink: &mut Ink) {
         self.recap.add(event);
@@ -384,7 +399,8 @@ impl Renderer for TextRenderer {
                     say(ink, &line);
                 }
             }
-            What::Entries { .. } | What::Progress { .. } | What::HostEnd { .. } => {}
+            What::Entries { host, entries, .. } => self.entries(host, entries, ink),
+            What::Progress { .. } | What::HostEnd { .. } => {}
         }
     }
 

@@ -2,6 +2,7 @@
 //! say what a test tells them to.
 
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -670,5 +671,358 @@ proptest! {
         let (head, data) = request.encode(id);
         let length = u32::from_be_bytes(head[..4].try_into().unwrap()) as usize;
         prop_assert_eq!(length, head.len() - 4 + data.unwrap().len());
+    }
+}
+
+mod listings {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::listing::{Entry, Kind, Listing, ModeTest, Wanted};
+
+    async fn listed(client: &Client, listing: &Listing) -> (Vec<Entry>, Walked) {
+        let filter = Filter::new(&listing.wanted).unwrap();
+        let (found, mut blocks) = mpsc::channel(4);
+        let walking = async {
+            let walked = walk(client, listing, &filter, &found).await;
+            drop(found);
+            walked
+        };
+        let collecting = async {
+            let mut all = Vec::new();
+            while let Some(block) = blocks.recv().await {
+                all.extend(block);
+            }
+            all
+        };
+        let (walked, mut all) = tokio::join!(walking, collecting);
+        all.sort_by(|a, b| a.path.cmp(&b.path));
+        (all, walked.unwrap())
+    }
+
+    fn of(dir: &TempDir, below: &str) -> Listing {
+        Listing {
+            paths: vec![at(dir, below.as_bytes()).bytes()],
+            depth: None,
+            ..Listing::default()
+        }
+    }
+
+    fn below(dir: &TempDir, entries: &[Entry]) -> Vec<String> {
+        let start = dir.path().to_str().unwrap().len() + 1;
+        let cut = |entry: &Entry| String::from_utf8_lossy(&entry.path[start..]).into_owned();
+        entries.iter().map(cut).collect()
+    }
+
+    fn touch(dir: &TempDir, path: &str, size: usize) {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, vec![b'x'; size]).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_tree_of_random_byte_names_is_listed_as_it_is() {
+        use std::os::unix::ffi::OsStrExt;
+        let (client, dir, _child) = real().await;
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let mut made = BTreeSet::new();
+        let mut dirs = vec![dir.path().as_os_str().as_bytes().to_vec()];
+        while made.len() < 2_000 {
+            let length = 1 + random() % 12;
+            let name: Vec<u8> = (0..length).map(|_| random() as u8).collect();
+            if name.iter().any(|b| *b == 0 || *b == b'/') || name == b"." || name == b".." {
+                continue;
+            }
+            let parent = &dirs[random() as usize % dirs.len()];
+            let path = [&parent[..], b"/", &name].concat();
+            let os = std::path::Path::new(std::ffi::OsStr::from_bytes(&path)).to_owned();
+            if made.contains(&path) {
+                continue;
+            }
+            if random().is_multiple_of(8) {
+                std::fs::create_dir(os).unwrap();
+                dirs.push(path.clone());
+            } else {
+                std::fs::write(os, b"x").unwrap();
+            }
+            made.insert(path);
+        }
+        let (found, walked) = listed(&client, &of(&dir, "")).await;
+        let paths: BTreeSet<Vec<u8>> = found.iter().map(|entry| entry.path.to_vec()).collect();
+        assert_eq!(found.len(), paths.len(), "nothing is listed twice");
+        assert!(paths == made);
+        assert_eq!(walked.tally.dirs as usize, dirs.len() - 1);
+        assert_eq!(walked.trouble, None);
+    }
+
+    #[tokio::test]
+    async fn depth_links_and_what_is_left_out() {
+        let (client, dir, _child) = real().await;
+        touch(&dir, "a/b/c/deep", 1);
+        touch(&dir, "a/top.txt", 10);
+        touch(&dir, "node_modules/x/y", 1);
+        std::os::unix::fs::symlink("..", dir.path().join("a/loop")).unwrap();
+        let mut listing = of(&dir, "");
+        listing.wanted.exclude = vec!["node_modules".to_owned()];
+        let (found, _) = listed(&client, &listing).await;
+        let all = ["a", "a/b", "a/b/c", "a/b/c/deep", "a/loop", "a/top.txt"];
+        assert_eq!(below(&dir, &found), all);
+        listing.depth = Some(2);
+        listing.targets = true;
+        let (found, _) = listed(&client, &listing).await;
+        assert_eq!(below(&dir, &found), ["a", "a/b", "a/loop", "a/top.txt"]);
+        assert_eq!(found[2].target.as_deref(), Some(&b".."[..]));
+        listing.depth = Some(0);
+        let (found, _) = listed(&client, &listing).await;
+        assert_eq!(
+            (found.len(), found[0].depth, found[0].kind),
+            (1, 0, Kind::Dir)
+        );
+    }
+
+    #[tokio::test]
+    async fn globs_are_resolved_on_the_host() {
+        let (client, dir, _child) = real().await;
+        for path in [
+            "x1/log/a.log",
+            "x2/log/b.log",
+            "y/log/c.log",
+            ".x3/log/d.log",
+            "x4/none",
+        ] {
+            touch(&dir, path, 1);
+        }
+        let (found, _) = listed(&client, &of(&dir, "x*/log/*.log")).await;
+        assert_eq!(below(&dir, &found), ["x1/log/a.log", "x2/log/b.log"]);
+        let (found, walked) = listed(&client, &of(&dir, "z*/log")).await;
+        assert_eq!(found[0].kind, Kind::Error);
+        let (cause, reason) = walked.trouble.unwrap();
+        assert_eq!(cause, FilesCause::Missing);
+        assert!(reason.contains("nothing fits the pattern"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_a_row_and_the_rest_goes_on() {
+        let (client, dir, _child) = real().await;
+        touch(&dir, "there", 5);
+        let mut listing = of(&dir, "missing");
+        listing.paths.push(at(&dir, b"there").bytes());
+        let (found, walked) = listed(&client, &listing).await;
+        let kinds: Vec<Kind> = found.iter().map(|entry| entry.kind).collect();
+        assert_eq!(kinds, [Kind::Error, Kind::File]);
+        assert_eq!(
+            (walked.tally.files, walked.tally.bytes, walked.tally.errors),
+            (1, 5, 1)
+        );
+        let (cause, reason) = walked.trouble.unwrap();
+        assert_eq!(cause, FilesCause::Missing);
+        assert!(reason.ends_with("missing: no such file"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn owners_are_asked_for_by_name() {
+        let (client, dir, _child) = real().await;
+        touch(&dir, "mine", 1);
+        let mut listing = of(&dir, "");
+        listing.owners = true;
+        let (found, _) = listed(&client, &listing).await;
+        let id = std::process::Command::new("id")
+            .arg("-un")
+            .output()
+            .unwrap();
+        assert_eq!(found[0].owner.as_deref(), Some(id.stdout.trim_ascii()));
+    }
+
+    fn names_reply(id: u32, names: &[&[u8]]) -> Bytes {
+        let mut rest = BytesMut::new();
+        rest.put_u32(u32::try_from(names.len()).unwrap());
+        for name in names {
+            wire::string(&mut rest, name);
+            wire::string(&mut rest, b"long");
+            Attrs::of_mode(0o100_644).put(&mut rest);
+        }
+        body(104, id, &rest)
+    }
+
+    /// A directory whose pages are these; every request before them is answered as it must be.
+    fn directory(page: impl Fn(u32) -> Option<Vec<Vec<u8>>> + Send + 'static) -> Link {
+        scripted(move |id| match id {
+            0 => {
+                let mut rest = BytesMut::new();
+                Attrs::of_mode(0o040_755).put(&mut rest);
+                vec![body(105, id, &rest)]
+            }
+            1 => vec![body(102, id, &[0, 0, 0, 1, b'h'])],
+            _ => match page(id - 2) {
+                Some(names) => {
+                    let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+                    vec![names_reply(id, &names)]
+                }
+                None => vec![body(101, id, &[0, 0, 0, 1])],
+            },
+        })
+    }
+
+    #[tokio::test]
+    async fn the_same_page_without_end_is_a_violation() {
+        let link = directory(|_| Some(vec![b"a".to_vec(), b"b".to_vec()]));
+        let client = Client::start(link, Settings::default()).await.unwrap();
+        let listing = Listing {
+            paths: vec!["/x".into()],
+            ..Listing::default()
+        };
+        let filter = Filter::new(&Wanted::default()).unwrap();
+        let (found, mut blocks) = mpsc::channel(4);
+        let error = walk(&client, &listing, &filter, &found).await.unwrap_err();
+        assert_eq!(
+            error,
+            Error::Protocol("the same page of names twice".to_owned())
+        );
+        drop(found);
+        assert_eq!(blocks.recv().await.unwrap().len(), 2);
+        assert!(blocks.recv().await.is_none(), "one page is told, once");
+    }
+
+    #[tokio::test]
+    async fn names_that_lead_out_are_rows_of_their_own_and_are_never_entered() {
+        let names: Vec<Vec<u8>> = [
+            &b".."[..],
+            b".",
+            b"../evil",
+            b"/etc/passwd",
+            b"",
+            b"fine",
+            b"n\0l",
+        ]
+        .map(<[u8]>::to_vec)
+        .to_vec();
+        let link = directory(move |page| (page == 0).then(|| names.clone()));
+        let client = Client::start(link, Settings::default()).await.unwrap();
+        let listing = Listing {
+            paths: vec!["/x".into()],
+            ..Listing::default()
+        };
+        let (found, walked) = listed(&client, &listing).await;
+        let kinds: Vec<Kind> = found.iter().map(|entry| entry.kind).collect();
+        assert_eq!(kinds.iter().filter(|kind| **kind == Kind::Error).count(), 4);
+        assert_eq!(kinds.iter().filter(|kind| **kind == Kind::File).count(), 1);
+        assert!(found.iter().all(|entry| entry.path.starts_with(b"/x")));
+        assert_eq!(walked.trouble.unwrap().0, FilesCause::Protocol);
+    }
+
+    #[tokio::test]
+    async fn a_million_entries_are_handed_out_page_by_page() {
+        const PAGES: u32 = 10_000;
+        let link = directory(|page| {
+            let name = |n: u32| format!("{page}-{n}").into_bytes();
+            (page < PAGES).then(|| (0..100).map(name).collect())
+        });
+        let client = Client::start(link, Settings::default()).await.unwrap();
+        let listing = Listing {
+            paths: vec!["/x".into()],
+            ..Listing::default()
+        };
+        let filter = Filter::new(&Wanted::default()).unwrap();
+        let (found, mut blocks) = mpsc::channel(4);
+        let walking = async {
+            let walked = walk(&client, &listing, &filter, &found).await;
+            drop(found);
+            walked
+        };
+        let counting = async {
+            let (mut count, mut largest) = (0, 0);
+            while let Some(block) = blocks.recv().await {
+                count += block.len();
+                largest = largest.max(block.len());
+            }
+            (count, largest)
+        };
+        let (walked, (count, largest)) = tokio::join!(walking, counting);
+        assert_eq!(walked.unwrap().tally.files, 1_000_000);
+        // What waits is at most a few pages, whatever the directory's size.
+        assert_eq!((count, largest), (1_000_000, 100));
+    }
+
+    fn entry(path: &'static str, size: u64, modified: u32, mode: u32) -> Entry {
+        Entry {
+            path: path.into(),
+            depth: 1,
+            kind: Kind::of_mode(mode),
+            size: Some(size),
+            mode: Some(mode & 0o7777),
+            accessed: Some(0),
+            modified: Some(modified),
+            uid: Some(7),
+            gid: Some(7),
+            owner: Some(Arc::from(&b"ann"[..])),
+            group: None,
+            target: None,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn every_test_of_a_selection_counts() {
+        let file = entry("/d/sub/a.log", 100, 1000, 0o100_644);
+        let keeps = |change: &dyn Fn(&mut Wanted)| {
+            let mut wanted = Wanted::default();
+            change(&mut wanted);
+            Filter::new(&wanted).unwrap().keeps(&file, b"sub/a.log")
+        };
+        assert!(keeps(&|_| {}));
+        assert!(keeps(&|w| w.kinds = vec![Kind::File]));
+        assert!(!keeps(&|w| w.kinds = vec![Kind::Dir, Kind::Link]));
+        assert!(keeps(&|w| w.include = vec!["*.txt".into(), "*.log".into()]));
+        assert!(keeps(&|w| w.include = vec!["sub/*.log".into()]));
+        assert!(!keeps(&|w| w.include = vec!["*/*/*.log".into()]));
+        assert!(!keeps(&|w| w.exclude = vec!["a.*".into()]));
+        assert!(keeps(&|w| w.regex = Some("^sub/.*g$".into())));
+        assert!(!keeps(&|w| w.regex = Some("^/d".into())));
+        assert!(keeps(&|w| w.newer = Some(1000)));
+        assert!(!keeps(&|w| w.newer = Some(1001)));
+        assert!(keeps(&|w| w.older = Some(1001)));
+        assert!(!keeps(&|w| w.older = Some(1000)));
+        assert!(keeps(&|w| (w.min_size, w.max_size) = (Some(100), Some(100))));
+        assert!(!keeps(&|w| w.min_size = Some(101)));
+        assert!(!keeps(&|w| w.max_size = Some(99)));
+        assert!(keeps(&|w| w.owner = Some("ann".into())));
+        assert!(keeps(&|w| w.owner = Some("7".into())));
+        assert!(!keeps(&|w| w.owner = Some("bob".into())));
+        assert!(keeps(&|w| w.mode = ModeTest::parse("0644")));
+        assert!(!keeps(&|w| w.mode = ModeTest::parse("/022")));
+        assert!(keeps(&|w| w.mode = ModeTest::parse("-044")));
+        assert!(
+            Filter::new(&Wanted {
+                regex: Some("(".into()),
+                ..Wanted::default()
+            })
+            .is_err()
+        );
+        assert!(
+            Filter::new(&Wanted {
+                include: vec!["[".into()],
+                ..Wanted::default()
+            })
+            .is_err()
+        );
+        for bad in ["", "8", "-", "010000", "+1", "u+x"] {
+            assert_eq!(ModeTest::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn modes_are_shown_as_ls_shows_them() {
+        let shown = |mode: u32| entry("x", 0, 0, mode).mode_text();
+        assert_eq!(shown(0o100_644), "-rw-r--r--");
+        assert_eq!(shown(0o041_777), "drwxrwxrwt");
+        assert_eq!(shown(0o104_755), "-rwsr-xr-x");
+        assert_eq!(shown(0o106_600), "-rwS--S---");
+        assert_eq!(shown(0o120_777), "lrwxrwxrwx");
     }
 }

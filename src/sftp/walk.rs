@@ -215,7 +215,7 @@ impl Walk<'_> {
             let good = page.into_iter().map(|named| named.name);
             names.extend(good.filter(|name| check_name(name).is_ok()));
         }
-        self.client.close(handle).await?;
+        self.close(handle).await?;
         Ok(names)
     }
 
@@ -269,7 +269,15 @@ impl Walk<'_> {
         while let Some(page) = pages.next().await? {
             self.page(dir, page, read).await?;
         }
-        self.client.close(handle).await
+        self.close(handle).await
+    }
+
+    /// What a server says to the end of a directory that was read changes nothing.
+    async fn close(&self, handle: Handle) -> Result<(), Error> {
+        match self.client.close(handle).await {
+            Err(error) if error.is_final() => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     async fn page(&self, dir: &Dir, page: Vec<Named>, read: &mut Read) -> Result<(), Error> {

@@ -30,6 +30,7 @@ mod sshd;
 mod architecture;
 mod endings;
 mod fixtures;
+mod ls;
 mod runs;
 mod session;
 mod shells;

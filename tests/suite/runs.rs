@@ -44,7 +44,7 @@ fn the_examples_run_on_the_sandbox() {
 
 #[test]
 fn the_examples_that_need_services_or_logs_are_sound() {
-    for name in ["service-restart", "collect-logs"] {
+    for name in ["service-restart", "collect-logs", "sequencer-listing"] {
         let path = here(&format!("playbooks/{name}.yml"));
         Fanrun::new(["check", &path, "--sandbox", "3"]).expect(0, holds(["ok", "3 hosts"]), "");
     }

@@ -306,9 +306,12 @@ impl Builder {
             "UseDNS no",
             "PrintMotd no",
             "MaxStartups 200:30:400",
-            "Subsystem sftp internal-sftp",
         ] {
             lines.push(line.to_owned());
+        }
+        // Unlike other keywords, a second one of these is an error.
+        if !lines.iter().any(|line| line.starts_with("Subsystem")) {
+            lines.push("Subsystem sftp internal-sftp".to_owned());
         }
         lines.join("\n") + "\n"
     }

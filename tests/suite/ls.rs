@@ -1,0 +1,343 @@
+//! `fanrun ls` and the `ls` task, over real servers: formats, sums, accounts without a shell, and
+//! what cannot be read.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::fanrun::{Fanrun, holds};
+use crate::sshd::Sshd;
+
+fn anything(_: &str) -> bool {
+    true
+}
+
+fn ls(sshd: &Sshd, place: &str) -> Fanrun {
+    let places = sshd.addresses().join(",");
+    Fanrun::new(["ls", &format!("{places}:{place}")]).options(sshd.fanrun_args())
+}
+
+/// A small tree that every account can read.
+fn tree(sshd: &Sshd) -> String {
+    let root = sshd.directory().join("tree");
+    std::fs::create_dir_all(root.join("logs/old")).unwrap();
+    std::fs::write(root.join("logs/a.log"), "12345").unwrap();
+    std::fs::write(root.join("logs/old/b.log"), "1234567890").unwrap();
+    std::fs::write(root.join("data, \"x\".csv"), "1").unwrap();
+    std::os::unix::fs::symlink("logs", root.join("link")).unwrap();
+    root.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn rows_come_in_every_format() {
+    let sshd = Sshd::start();
+    let root = tree(&sshd);
+    let run = |options: &[&str]| {
+        ls(&sshd, &root)
+            .options(["-r"])
+            .options(options.iter().copied())
+    };
+    let sorted = ["--sort", "path", "--format"];
+    let format = |name: &'static str| [&sorted[..], &[name]].concat();
+    run(&format("paths")).expect(
+        0,
+        format!(
+            "{root}/data, \"x\".csv\n{root}/link\n{root}/logs\n{root}/logs/a.log\n\
+             {root}/logs/old\n{root}/logs/old/b.log\n"
+        ),
+        anything,
+    );
+    let columns = ["--columns", "name,type,size,perm,ext,depth"];
+    run(&[&format("csv")[..], &columns].concat()).expect(
+        0,
+        "name,type,size,perm,ext,depth\n\"data, \"\"x\"\".csv\",file,1,0644,csv,1\n\
+         link,link,4,0777,,1\nlogs,dir,[..],0755,,1\na.log,file,5,0644,log,2\n\
+         old,dir,[..],0755,,2\nb.log,file,10,0644,log,3\n",
+        anything,
+    );
+    run(&[&format("tsv")[..], &["--files", "--columns", "size,name"]].concat()).expect(
+        0,
+        "size\tname\n1\t\"data, \"\"x\"\".csv\"\n5\ta.log\n10\tb.log\n",
+        anything,
+    );
+    run(&[&format("ndjson")[..], &["--links", "--columns", "target"]].concat()).expect(
+        0,
+        |text: &str| {
+            let row: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+            assert_eq!(
+                (&row["kind"], &row["target"]),
+                (&"link".into(), &"logs".into())
+            );
+            assert!(row["mtime"].as_str().unwrap().ends_with('Z'));
+            true
+        },
+        anything,
+    );
+    run(&format("json")).expect(
+        0,
+        |text: &str| {
+            let rows: serde_json::Value = serde_json::from_str(text).unwrap();
+            rows.as_array().unwrap().len() == 6
+        },
+        anything,
+    );
+    run(&format("table")).expect(
+        0,
+        "MODE        OWNER     SIZE  MODIFIED              PATH\n...\n\
+         -rw-r--r--  [..]  10 B  [..]Z  [..]/logs/old/b.log\n",
+        holds(["1 host   3 files   16 B"]),
+    );
+}
+
+#[test]
+fn two_names_never_become_one() {
+    use std::os::unix::ffi::OsStrExt;
+    let sshd = Sshd::start();
+    let root = sshd.directory().join("names");
+    std::fs::create_dir(&root).unwrap();
+    let names: [&[u8]; 6] = [b"a\xff", b"a\xfe", b"a\\xff", b"a\nb", b"a\\nb", b"\x1b[2J"];
+    for name in names {
+        let name = std::ffi::OsStr::from_bytes(name);
+        std::fs::write(root.join(name), "").unwrap();
+    }
+    let root = root.to_str().unwrap();
+    for format in ["paths", "csv"] {
+        ls(&sshd, root).options(["--format", format]).expect(
+            0,
+            move |text: &str| {
+                let lines: std::collections::BTreeSet<&str> = text.lines().collect();
+                let header = usize::from(format == "csv");
+                assert_eq!(lines.len(), names.len() + header, "{text}");
+                !text.contains('\x1b')
+            },
+            anything,
+        );
+    }
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_fanrun"))
+        .args([
+            "ls",
+            &format!("{}:{root}", sshd.address()),
+            "--format",
+            "paths0",
+        ])
+        .args(sshd.fanrun_args())
+        .output()
+        .unwrap();
+    let mut found: Vec<&[u8]> = output
+        .stdout
+        .split(|b| *b == 0)
+        .filter(|n| !n.is_empty())
+        .collect();
+    let start = root.len() + 1;
+    let mut bare: Vec<&[u8]> = found.drain(..).map(|path| &path[start..]).collect();
+    bare.sort_unstable();
+    let mut wanted = names.to_vec();
+    wanted.sort_unstable();
+    assert_eq!(bare, wanted);
+    ls(&sshd, root).options(["--format", "ndjson"]).expect(
+        0,
+        |text: &str| text.matches("name_b64").count() == 2,
+        anything,
+    );
+}
+
+#[test]
+fn sums_selection_and_the_first_so_many() {
+    let sshd = Sshd::builder().addresses(3).start();
+    let root = tree(&sshd);
+    let run = |options: &[&str]| ls(&sshd, &root).options(options.iter().copied());
+    run(&["-r", "--summary", "--format", "csv"]).expect(
+        0,
+        "host,files,bytes,newest,largest,errors\n127.1.0.1,3,16,[..]Z,[..]b.log,0\n\
+         127.1.0.2,3,16,[..]\n127.1.0.3,3,16,[..]\n",
+        anything,
+    );
+    run(&["-r", "--by", "ext", "--format", "csv"]).expect(
+        0,
+        "ext,files,bytes,newest,largest,errors\n,0,[..]\ncsv,3,3,[..]\nlog,6,45,[..]\n",
+        anything,
+    );
+    run(&["--du", "1", "--format", "csv"]).expect(
+        0,
+        |text: &str| {
+            text.contains("127.1.0.2,")
+                && text.contains("tree,3,16,")
+                && text.contains("logs,2,15,")
+        },
+        anything,
+    );
+    run(&[
+        "-r",
+        "--sort",
+        "size",
+        "--reverse",
+        "--top",
+        "2",
+        "--files",
+        "--format",
+        "csv",
+    ])
+    .options(["--columns", "host,size"])
+    .expect(0, "host,size\n127.1.0.1,10\n127.1.0.2,10\n", anything);
+    run(&[
+        "-r",
+        "--include",
+        "*.log",
+        "--exclude",
+        "old",
+        "--format",
+        "paths",
+    ])
+    .expect(
+        0,
+        |text: &str| text.lines().count() == 3 && text.contains("127.1.0.3:"),
+        anything,
+    );
+    run(&["-r", "--newer", "1d", "--files", "--format", "paths"]).expect(
+        0,
+        |text: &str| text.lines().count() == 9,
+        anything,
+    );
+    run(&["-r", "--older", "1d", "--format", "paths"]).expect(0, "", anything);
+}
+
+#[test]
+fn an_account_without_a_shell_can_be_listed() {
+    let jail = Path::new("/var/lib/fanrun-test-jail");
+    std::fs::create_dir_all(jail.join("seq_dir")).unwrap();
+    std::fs::write(jail.join("seq_dir/run.fastq"), "ACGT").unwrap();
+    let sshd = Sshd::builder()
+        .config(&format!("ChrootDirectory {}", jail.display()))
+        .config("ForceCommand internal-sftp")
+        .ordinary_user()
+        .start();
+    ls(&sshd, "/seq_dir")
+        .options(["--format", "csv", "--columns", "path,size"])
+        .expect(0, "path,size\n/seq_dir/run.fastq,4\n", anything);
+    std::fs::remove_dir_all(jail).unwrap();
+}
+
+#[test]
+fn what_cannot_be_read_is_a_row_and_code_1() {
+    let sshd = Sshd::builder().ordinary_user().start();
+    let root = tree(&sshd);
+    let private = Path::new(&root).join("private");
+    std::fs::create_dir(&private).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let run = || ls(&sshd, &root).options(["-r", "--format", "csv", "--columns", "path,type"]);
+    run().options(["--include", "private"]).expect(
+        1,
+        |text: &str| text.contains("private,dir\n") && text.contains("private,error\n"),
+        holds(["permission denied", "private"]),
+    );
+    run()
+        .options(["--ignore-errors"])
+        .expect(0, holds(["private,error"]), anything);
+    ls(&sshd, "/no/such/place").expect(1, "", holds(["/no/such/place: no such file"]));
+}
+
+#[test]
+fn a_host_without_sftp_says_so() {
+    let sshd = Sshd::builder().config("Subsystem sftp /bin/false").start();
+    ls(&sshd, "/tmp").expect(1, "", holds(["the SFTP server ended: exit 1"]));
+    let noisy = Sshd::builder()
+        .config("Subsystem sftp echo Welcome; /usr/lib/openssh/sftp-server")
+        .start();
+    ls(&noisy, "/tmp").expect(1, "", holds(["printed \"Welcome\" before the SFTP server"]));
+}
+
+#[test]
+fn the_task_lists_registers_and_tells_events() {
+    let sshd = Sshd::start();
+    let root = tree(&sshd);
+    let events = sshd.directory().join("events");
+    let text = format!(
+        "hosts: all\nvars: {{root: '{root}'}}\ntasks:\n\
+         - ls: {{path: '${{{{ root }}}}', depth: all, files: true, include: '*.log'}}\n  register: logs\n\
+         - print: ${{{{ logs.count }}}} files, ${{{{ logs.bytes }}}} bytes, ${{{{ logs.rows[0].kind }}}}\n\
+         - run: echo ${{{{ logs.rows | map(attribute=\"name\") | sort | join(\",\") }}}}\n"
+    );
+    let path = sshd.directory().join("ls.yml");
+    std::fs::write(&path, text).unwrap();
+    Fanrun::new([
+        "run",
+        path.to_str().unwrap(),
+        "-i",
+        &format!("{},", sshd.address()),
+    ])
+    .options(sshd.fanrun_args())
+    .options(["--events", events.to_str().unwrap()])
+    .expect(
+        0,
+        holds(["logs/a.log", "2 files, 15 bytes, file", "| a.log,b.log"]),
+        holds(["3 ok"]),
+    );
+    let events = std::fs::read_to_string(events).unwrap();
+    let entries: Vec<serde_json::Value> = events
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let seqs: Vec<u64> = entries
+        .iter()
+        .map(|event| event["seq"].as_u64().unwrap())
+        .collect();
+    assert!(seqs.iter().zip(0..).all(|(seq, at)| *seq == at), "{seqs:?}");
+    assert_eq!(
+        entries
+            .iter()
+            .filter(|event| event["type"] == "entry")
+            .count(),
+        2
+    );
+    let end = entries
+        .iter()
+        .find(|event| event["type"] == "task_end")
+        .unwrap();
+    assert_eq!(end["tally"]["bytes"], 15);
+}
+
+#[test]
+fn this_machine_is_listed_by_its_own_server() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("one"), "1").unwrap();
+    let place = format!("localhost:{}", dir.path().display());
+    Fanrun::new(["ls", &place, "--format", "csv", "--columns", "name"]).expect(
+        0,
+        "name\none\n",
+        anything,
+    );
+}
+
+#[test]
+fn mistakes_are_told_before_anything_is_connected() {
+    let told = |args: &[&str], words: &'static str| {
+        Fanrun::new(["ls"].iter().chain(args).copied()).expect(2, "", move |text: &str| {
+            assert!(text.contains(words), "{text}");
+            true
+        });
+    };
+    told(&["/var/log"], "PATTERN:PATH is needed");
+    told(&["h:/x", "--columns", "sise"], "did you mean `size`?");
+    told(&["h:/x", "--newer", "soon"], "is not a time");
+    told(&["h:/x", "--regex", "("], "is no regular expression");
+    told(&["h:/x", "--by", "colour"], "`--by colour`");
+    told(&["h:/x", "--mode", "rwx"], "`--mode rwx`");
+}
+
+#[test]
+fn a_signal_ends_a_listing_at_once() {
+    let sshd = Sshd::start();
+    let run = ls(&sshd, "/proc")
+        .options(["-r", "--format", "paths"])
+        .blocked_stdout()
+        .spawn();
+    std::thread::sleep(Duration::from_millis(700));
+    let began = std::time::Instant::now();
+    run.signal(rustix::process::Signal::INT);
+    run.expect(rustix::process::Signal::INT, anything, anything);
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+}
