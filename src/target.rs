@@ -14,6 +14,63 @@ use crate::secret::Secret;
 /// Plain variables: names and JSON-like values, in the order they were written.
 pub type Vars = serde_json::Map<String, serde_json::Value>;
 
+/// Words of the expression language (minijinja's parser and its functions), which cannot be
+/// variables.
+const RESERVED: [&str; 17] = [
+    "true",
+    "false",
+    "none",
+    "True",
+    "False",
+    "None",
+    "not",
+    "and",
+    "or",
+    "in",
+    "is",
+    "if",
+    "else",
+    "range",
+    "dict",
+    "namespace",
+    "debug",
+];
+
+/// Whether a template can name it: letters, digits and `_`, not beginning with a digit.
+#[must_use]
+pub fn is_identifier(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Checks the name of a variable.
+///
+/// # Errors
+/// What a name must be, for the help below a diagnostic, with a name that would do.
+pub fn check_variable(name: &str) -> Result<(), String> {
+    if RESERVED.contains(&name) {
+        return Err("the word has a meaning in expressions".into());
+    }
+    if is_identifier(name) {
+        return Ok(());
+    }
+    let rule = "letters, digits and `_`, not beginning with a digit";
+    let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let mut near: String = name.chars().map(allowed).collect();
+    if near.starts_with(|c: char| c.is_ascii_digit()) {
+        near.insert(0, '_');
+    }
+    let legible = name.is_ascii() && near.len() <= 64 && near.contains(char::is_alphanumeric);
+    Err(if legible {
+        format!("{rule}: `{near}`")
+    } else {
+        rule.into()
+    })
+}
+
 /// A host as the inventory calls it. Never empty, never an option, never shell text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostName(Arc<str>);

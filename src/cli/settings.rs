@@ -127,12 +127,13 @@ pub(super) async fn plan_of(
         text: text.into(),
     });
     let loaded = playbook::load(&source);
-    let Some(playbook) = loaded.playbook else {
-        return Err(Fault::Wrong(loaded.mistakes));
-    };
-    let more = playbook_inventories(&playbook, args);
+    let more = loaded.playbook.as_ref();
+    let more = more.map_or_else(Vec::new, |playbook| playbook_inventories(playbook, args));
     let (ready, mut mistakes) = prepare_for(args, vars, &more).await?;
     mistakes.extend(loaded.mistakes);
+    let Some(playbook) = loaded.playbook else {
+        return Err(wrong(mistakes));
+    };
     match plan::build(playbook, &ready.ground) {
         Ok(mut built) if mistakes.is_empty() => {
             built.warnings.splice(0..0, ready.warnings);
@@ -141,7 +142,11 @@ pub(super) async fn plan_of(
         Err(PlanError::NothingMatched(message)) if mistakes.is_empty() => {
             Err(Fault::Nothing(message))
         }
-        Ok(_) | Err(PlanError::NothingMatched(_)) => Err(wrong(mistakes)),
+        Ok(_) => Err(wrong(mistakes)),
+        Err(PlanError::NothingMatched(message)) => {
+            mistakes.push(Diagnostic::error(message));
+            Err(wrong(mistakes))
+        }
         Err(PlanError::Wrong(more)) => {
             mistakes.extend(more);
             Err(wrong(mistakes))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::pattern::{Fault, Literal, PatternError};
 use super::range::{NAME_LIMIT, words};
-use super::{Group, Host, Inventory, Pattern, Set, Settings, Unknown, VARS_LIMIT, weight_of};
+use super::{Group, Host, Set, Settings, VARS_LIMIT, weight_of};
 use crate::diagnostic::{Diagnostic, Source};
 use crate::target::{HostName, Vars};
 
@@ -45,11 +45,18 @@ pub(super) struct Draft {
     pub(super) source: Arc<Source>,
     pub(super) hosts: Vec<Host>,
     pub(super) groups: Vec<Group>,
+    /// Where each of the groups stands.
+    pub(super) group_places: Vec<Place>,
+    /// Children of groups (by place), which another source may define.
+    pub(super) children: Vec<(usize, String, Place)>,
+    /// Patterns of groups, which wait until all names are known.
+    pub(super) patterns: Vec<(usize, String, Place)>,
+    /// The whole text was understood as far as its names go.
+    pub(super) readable: bool,
     pub(super) vars: Vars,
     pub(super) errors: Vec<Diagnostic>,
     pub(super) warnings: Vec<Diagnostic>,
     places: HashMap<String, (usize, u64)>,
-    patterns: Vec<(usize, String, Place)>,
     names_left: usize,
     vars_left: usize,
 }
@@ -60,11 +67,14 @@ impl Draft {
             source: Arc::clone(source),
             hosts: Vec::new(),
             groups: Vec::new(),
+            group_places: Vec::new(),
+            children: Vec::new(),
+            patterns: Vec::new(),
+            readable: true,
             vars: Vars::new(),
             errors: Vec::new(),
             warnings: Vec::new(),
             places: HashMap::new(),
-            patterns: Vec::new(),
             names_left: 10 * NAME_LIMIT,
             vars_left: VARS_LIMIT,
         }
@@ -85,14 +95,29 @@ impl Draft {
 
     /// `inventory.yml:22`, or the file alone where there is no line.
     pub(super) fn origin(&self, place: &Place) -> String {
+        self.origin_of(place.line)
+    }
+
+    fn origin_of(&self, line: u64) -> String {
         let path = self.source.path.display();
-        match place.line {
+        match line {
             0 => path.to_string(),
             line => format!("{path}:{line}"),
         }
     }
 
-    fn fault(&mut self, text: &str, place: &Place, error: &PatternError) {
+    /// Nothing in it could matter to any host.
+    pub(super) fn says_nothing(&self) -> bool {
+        self.hosts.is_empty() && self.groups.is_empty() && self.vars.is_empty() && self.readable
+    }
+
+    /// Where the host of this name is first defined, if it is.
+    pub(super) fn host_origin(&self, name: &str) -> Option<String> {
+        let (_, line) = self.places.get(name)?;
+        Some(self.origin_of(*line))
+    }
+
+    pub(super) fn fault(&mut self, text: &str, place: &Place, error: &PatternError) {
         let Fault {
             span,
             message,
@@ -228,39 +253,6 @@ impl Draft {
             return self.error(place, message, None);
         }
         self.patterns.push((group, text.to_owned(), place.clone()));
-    }
-
-    /// Puts the inventory together. Patterns in groups see the hosts and the members that are
-    /// written by name, whatever the order in the file.
-    pub(super) fn finish(mut self) -> Result<(Inventory, Vec<Diagnostic>), Vec<Diagnostic>> {
-        if self.errors.is_empty() && !self.patterns.is_empty() {
-            self.run_patterns();
-        }
-        if !self.errors.is_empty() {
-            return Err(self.errors);
-        }
-        let made = Inventory::put_together(self.hosts, self.groups, self.vars);
-        if let Some(excess) = made.excess {
-            let found = Diagnostic::error(excess).at(&self.source, 0..0, "");
-            return Err(vec![found]);
-        }
-        Ok((made, self.warnings))
-    }
-
-    fn run_patterns(&mut self) {
-        let (hosts, groups) = (self.hosts.clone(), self.groups.clone());
-        let named = Inventory::put_together(hosts, groups, Vars::new());
-        for (group, text, place) in std::mem::take(&mut self.patterns) {
-            let selected = Pattern::parse(&text).and_then(|p| p.select(&named, Unknown::Refuse));
-            match selected {
-                Err(error) => self.fault(&text, &place, &error),
-                Ok(selected) => {
-                    let names = selected.into_iter().map(|host| host.name);
-                    let known = names.filter(|name| self.places.contains_key(name.as_str()));
-                    self.groups[group].hosts.extend(known);
-                }
-            }
-        }
     }
 }
 

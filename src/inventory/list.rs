@@ -25,6 +25,7 @@ pub(super) fn read(source: &Arc<Source>) -> Draft {
             );
             let help = "write groups in a YAML inventory, under `groups:`";
             draft.error(&place, message, Some(help.into()));
+            draft.readable = false;
             break;
         }
         draft.define(text, &place, &Details::default(), None, Again::Warn);

@@ -1,8 +1,8 @@
 //! Which hosts there are: files and lists of hosts, the groups they form, the patterns that select
 //! some of them, and names folded back into ranges for people.
 //!
-//! A source is read completely, and all its mistakes are reported at once. Several sources are
-//! merged, later ones over earlier ones. What a group says is merged under what its hosts say when
+//! A source is read completely, and all its mistakes are reported at once. Several sources are one
+//! space of names, later ones over earlier ones. What a group says is merged under what its hosts say when
 //! the inventory is put together, so that an [`Entry`] is final.
 
 use std::collections::{BTreeSet, HashMap};
@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::target::{HostName, UserName, Vars};
 
 mod draft;
+mod join;
 mod list;
 mod node;
 mod pattern;
@@ -271,8 +272,9 @@ impl Inventory {
         children.filter_map(|child| self.group_places.get(child).copied())
     }
 
-    /// The name of a group that holds itself, directly or through others.
-    fn ring(&self) -> Option<&str> {
+    /// Groups that hold themselves, each the parent of the next and the last the first's. Empty
+    /// where there is no such ring.
+    fn ring(&self) -> Vec<&str> {
         let mut parents = vec![0_usize; self.groups.len()];
         (0..self.groups.len())
             .flat_map(|at| self.children(at))
@@ -288,7 +290,10 @@ impl Inventory {
         }
         // What hangs below a ring also keeps a parent; only a member reaches itself again.
         let left: BTreeSet<usize> = (0..parents.len()).filter(|&at| parents[at] > 0).collect();
-        let mut at = *left.first()?;
+        let Some(&first) = left.first() else {
+            return Vec::new();
+        };
+        let mut at = first;
         let mut back: HashMap<usize, usize> = HashMap::new();
         for &group in &left {
             back.extend(self.children(group).map(|child| (child, group)));
@@ -296,7 +301,16 @@ impl Inventory {
         for _ in 0..left.len() {
             at = back.get(&at).copied().unwrap_or(at);
         }
-        Some(&self.groups[at].name)
+        let mut ring = vec![at];
+        let parent = |at: usize| back.get(&at).copied().unwrap_or(at);
+        let mut next = parent(at);
+        while next != at {
+            ring.push(next);
+            next = parent(next);
+        }
+        ring.reverse();
+        let names = ring.into_iter().map(|at| self.groups[at].name.as_str());
+        names.collect()
     }
 
     fn fill_groups(&mut self, order: &[usize]) {

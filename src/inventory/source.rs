@@ -4,6 +4,8 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::draft::Draft;
+use super::join::join;
 use super::{Inventory, list, yaml};
 use crate::diagnostic::{Diagnostic, Source};
 use crate::text::printable;
@@ -70,53 +72,33 @@ impl Inventory {
     /// # Errors
     /// Every mistake in every source.
     pub fn load(args: &[String], files: &dyn Files) -> Result<Loaded, Vec<Diagnostic>> {
-        let mut inventory = Inventory::empty();
-        let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+        let mut drafts = Vec::new();
+        let mut unread = Vec::new();
         for arg in args {
             match load_one(arg, files) {
-                Ok((found, mut odd)) => {
-                    if found.is_empty() {
+                Ok(mut draft) => {
+                    if draft.says_nothing() {
                         let name = printable(arg.as_bytes());
-                        odd.push(Diagnostic::warning(format!("`{name}` has no hosts")));
+                        let odd = Diagnostic::warning(format!("`{name}` has no hosts"));
+                        draft.warnings.push(odd);
                     }
-                    inventory = inventory.merge(found);
-                    warnings.append(&mut odd);
+                    drafts.push(draft);
                 }
-                Err(mut found) => errors.append(&mut found),
+                Err(mistake) => unread.push(*mistake),
             }
         }
-        errors.extend(contradictions(&inventory));
-        if errors.is_empty() {
-            Ok(Loaded {
-                inventory,
-                warnings,
-            })
-        } else {
-            Err(errors)
+        match join(drafts, unread.is_empty()) {
+            Ok(loaded) if unread.is_empty() => Ok(loaded),
+            Ok(_) => Err(unread),
+            Err(found) => {
+                unread.extend(found);
+                Err(unread)
+            }
         }
     }
 }
 
-/// Mistakes that only all sources together make.
-fn contradictions(inventory: &Inventory) -> Vec<Diagnostic> {
-    if let Some(excess) = inventory.excess {
-        return vec![Diagnostic::error(excess)];
-    }
-    let mut found = Vec::new();
-    if let Some(group) = inventory.ring() {
-        let message = format!("the group `{group}` is its own child, through several sources");
-        found.push(Diagnostic::error(message));
-    }
-    for (group, _) in inventory.groups() {
-        if inventory.get(group).is_some() {
-            let message = format!("`{group}` is both a host and a group");
-            found.push(Diagnostic::error(message).help("rename one; a pattern could mean either"));
-        }
-    }
-    found
-}
-
-fn load_one(arg: &str, files: &dyn Files) -> Result<(Inventory, Vec<Diagnostic>), Vec<Diagnostic>> {
+fn load_one(arg: &str, files: &dyn Files) -> Result<Draft, Box<Diagnostic>> {
     let path = Path::new(arg);
     let shown = printable(arg.as_bytes());
     if files.is_file(path) {
@@ -125,26 +107,22 @@ fn load_one(arg: &str, files: &dyn Files) -> Result<(Inventory, Vec<Diagnostic>)
     let kind = arg.split(':').next().unwrap_or_default();
     if matches!(kind, "ssh-config" | "vagrant") {
         let message = format!("hosts cannot be taken from `{shown}` yet");
-        return Err(vec![
+        return Err(Box::new(
             Diagnostic::error(message).help("`-i` takes a YAML file, a plain list, or `a,b`"),
-        ]);
+        ));
     }
     if !arg.contains(',') {
         let message = format!("there is no inventory file `{shown}`");
         let help = format!("for a host of that name write `-i {shown},`");
-        return Err(vec![Diagnostic::error(message).help(help)]);
+        return Err(Box::new(Diagnostic::error(message).help(help)));
     }
-    list::read(&Arc::new(Source {
+    Ok(list::read(&Arc::new(Source {
         path: "<command line>".into(),
         text: arg.into(),
-    }))
-    .finish()
+    })))
 }
 
-fn load_file(
-    path: &Path,
-    files: &dyn Files,
-) -> Result<(Inventory, Vec<Diagnostic>), Vec<Diagnostic>> {
+fn load_file(path: &Path, files: &dyn Files) -> Result<Draft, Box<Diagnostic>> {
     let shown = path.display().to_string();
     let shown = printable(shown.as_bytes());
     let text = files.read(path, FILE_LIMIT).map_err(|e| {
@@ -152,26 +130,25 @@ fn load_file(
             io::ErrorKind::FileTooLarge => format!("it is larger than {} MiB", FILE_LIMIT >> 20),
             _ => e.to_string(),
         };
-        vec![Diagnostic::error(format!(
-            "cannot read the inventory `{shown}`: {cause}"
-        ))]
+        let message = format!("cannot read the inventory `{shown}`: {cause}");
+        Box::new(Diagnostic::error(message))
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     if text.starts_with("#!") {
         let message = format!("`{shown}` is a program, and inventory programs cannot be run yet");
-        return Err(vec![
+        return Err(Box::new(
             Diagnostic::error(message).help("run it, and give `-i` what it printed as a list"),
-        ]);
+        ));
     }
     let source = Arc::new(Source {
         path: path.to_owned(),
         text: text.into(),
     });
-    if is_yaml(path, text) {
-        yaml::read(&source).finish()
+    Ok(if is_yaml(path, text) {
+        yaml::read(&source)
     } else {
-        list::read(&source).finish()
-    }
+        list::read(&source)
+    })
 }
 
 fn is_yaml(path: &Path, text: &str) -> bool {

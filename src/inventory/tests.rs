@@ -660,17 +660,91 @@ fn a_host_in_two_places_must_agree_with_itself() {
 }
 
 #[test]
-fn rings_through_several_files_are_found() {
+fn rings_through_several_files_are_told_with_all_their_groups() {
     let files = [
         ("a.yml", "groups: {x: {children: [y]}, y: , under: [h]}"),
-        ("b.yml", "groups: {x: , y: {children: [x, under]}, under: }"),
+        (
+            "b.yml",
+            "groups: {y: {children: [z, under]}, z: {children: [x]}}",
+        ),
     ];
-    let found = load(&files, &["a.yml", "b.yml"]).unwrap_err();
+    let found = told(&load(&files, &["a.yml", "b.yml"]).unwrap_err());
+    let turns = ["x: x > y > z > x", "y: y > z > x > y", "z: z > x > y > z"];
     assert!(
-        told(&found).contains("is its own child"),
-        "{}",
-        told(&found)
+        turns.iter().any(|turn| found.contains(&format!(
+            "`{}` is its own child{}",
+            &turn[..1],
+            &turn[1..]
+        ))),
+        "{found}"
     );
+    assert_eq!(found.lines().count(), 1, "{found}");
+    let found = refused("groups: {a: {children: [a]}}");
+    assert!(
+        found.starts_with("1:25 \"a\": the group `a` is its own child |"),
+        "{found}"
+    );
+}
+
+#[test]
+fn children_and_patterns_reach_the_groups_and_hosts_of_other_sources() {
+    let files = [
+        (
+            "a.yml",
+            "groups: {site: {children: [web], hosts: ['db*'], vars: {k: v}}}",
+        ),
+        ("b.yml", "groups: {web: ['w[1-2]']}"),
+        ("c", "db1\n"),
+    ];
+    for order in [["a.yml", "b.yml", "c"], ["c", "b.yml", "a.yml"]] {
+        let loaded = load(&files, &order).unwrap();
+        let mut members: Vec<String> = pick(&loaded.inventory, "site")
+            .unwrap()
+            .split(' ')
+            .map(str::to_owned)
+            .collect();
+        members.sort();
+        assert_eq!(members, ["db1", "w1", "w2"]);
+        assert_eq!(loaded.inventory.get("db1").unwrap().vars["k"], "v");
+        assert_eq!(told(&loaded.warnings), "");
+    }
+    let found = load(&files, &["a.yml", "c"]).unwrap_err();
+    assert_eq!(told(&found), "1:28 \"web\": there is no group `web`");
+    // Another source may define it, but nobody knows: it is not there.
+    let found = load(&files, &["a.yml", "none.yml"]).unwrap_err();
+    assert!(told(&found).starts_with("there is no inventory file `none.yml`"));
+    assert_eq!(found.len(), 1);
+    let found = refused("hosts: [h]\ngroups: {g: {children: [h]}}");
+    assert!(found.contains("no group `h` | it is a host"), "{found}");
+}
+
+#[test]
+fn a_name_for_a_host_and_a_group_is_told_with_both_places() {
+    let files = [("a.yml", "groups:\n  x: [h]"), ("b", "# one\nx\n")];
+    for order in [["a.yml", "b"], ["b", "a.yml"]] {
+        let found = told(&load(&files, &order).unwrap_err());
+        let wanted = "2:3 \"x\": `x` is both a host and a group | the host stands at b:2;";
+        assert!(found.starts_with(wanted), "{found}");
+    }
+}
+
+#[test]
+fn variables_of_an_inventory_are_names_that_templates_can_use() {
+    let found = refused(
+        "vars: {my-var: 1, inner: {any-key: 1}}\n\
+         hosts: {a: {vars: {1st: x}}}\n\
+         groups: {g: {hosts: [a], vars: {in: y}}}",
+    );
+    for line in [
+        "1:8 \"my-var\": `my-var` cannot be the name of a variable | letters, digits and `_`, \
+         not beginning with a digit: `my_var`",
+        "2:20 \"1st\": `1st` cannot be the name of a variable | letters, digits and `_`, \
+         not beginning with a digit: `_1st`",
+        "3:33 \"in\": `in` cannot be the name of a variable | the word has a meaning in expressions",
+    ] {
+        assert!(found.contains(line), "missing {line}\nin\n{found}");
+    }
+    assert_eq!(found.lines().count(), 3, "{found}");
 }
 
 #[test]

@@ -16,10 +16,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::draft::{Again, Details, Draft, Place};
+use super::join::join;
 use super::node::{Kind, Node, parse};
 use super::{Connection, Group, Inventory, Set, Settings};
 use crate::diagnostic::{At, Diagnostic, Source};
-use crate::target::{UserName, Vars};
+use crate::target::{UserName, Vars, check_variable};
 use crate::text::{did_you_mean, printable};
 
 const FILE_KEYS: &[&str] = &["hosts", "groups", "vars"];
@@ -55,7 +56,10 @@ const TEXT_LIMIT: usize = 4096;
 pub(super) fn read(source: &Arc<Source>) -> Draft {
     let mut draft = Draft::new(source);
     match parse(source) {
-        Err(broken) => draft.errors.push(broken),
+        Err(broken) => {
+            draft.readable = false;
+            draft.errors.push(broken);
+        }
         Ok(root) => {
             check_tags(&mut draft, &root);
             read_root(&mut draft, &root);
@@ -75,7 +79,7 @@ impl Inventory {
         let root = from_json(&Value::Object(entries.clone()), at, line);
         let mut draft = Draft::new(&at.source);
         read_hosts(&mut draft, &root, None);
-        draft.finish().map(|(inventory, _)| inventory)
+        join(vec![draft], true).map(|loaded| loaded.inventory)
     }
 }
 
@@ -424,7 +428,19 @@ fn read_vars(draft: &mut Draft, node: &Node) -> Vars {
     if matches!(node.kind, Kind::Null) {
         return Vars::new();
     }
-    entries(draft, node, "`vars`")
+    let found = entries(draft, node, "`vars`");
+    for (name, key, _) in &found {
+        if let Err(help) = check_variable(name) {
+            let shown = printable(name.as_bytes());
+            let message = format!("`{shown}` cannot be the name of a variable");
+            draft.error(&place(key), message, Some(help));
+        }
+    }
+    values(draft, found)
+}
+
+fn values(draft: &mut Draft, found: Vec<Field<'_>>) -> Vars {
+    found
         .into_iter()
         .map(|(name, _, value)| {
             let value = read_value(draft, value);
@@ -442,7 +458,10 @@ fn read_value(draft: &mut Draft, node: &Node) -> Value {
         Kind::Float(value) => (*value).into(),
         Kind::Text(value) => value.as_str().into(),
         Kind::List(items) => items.iter().map(|item| read_value(draft, item)).collect(),
-        Kind::Map(_) => Value::Object(read_vars(draft, node)),
+        Kind::Map(_) => {
+            let found = entries(draft, node, "a value");
+            Value::Object(values(draft, found))
+        }
     }
 }
 
@@ -457,13 +476,11 @@ fn read_groups(draft: &mut Draft, node: &Node) {
             name: name.clone(),
             ..Group::default()
         });
+        draft.group_places.push(place(key));
     }
-    let mut children = Vec::new();
     for (at, (_, _, value)) in groups.iter().enumerate() {
-        children.extend(read_group(draft, at, value));
+        read_group(draft, at, value);
     }
-    check_children(draft, &children);
-    check_names(draft, &groups);
 }
 
 fn check_group_name(draft: &mut Draft, name: &str, key: &Node) {
@@ -490,15 +507,12 @@ fn check_group_name(draft: &mut Draft, name: &str, key: &Node) {
     }
 }
 
-/// Reads one group; returns its children with their places.
-fn read_group<'n>(draft: &mut Draft, at: usize, node: &'n Node) -> Vec<(usize, String, &'n Node)> {
-    let mut children = Vec::new();
+fn read_group(draft: &mut Draft, at: usize, node: &Node) {
     if matches!(node.kind, Kind::Null) {
-        return children;
+        return;
     }
     if matches!(node.kind, Kind::List(_) | Kind::Text(_)) {
-        read_hosts(draft, node, Some(at));
-        return children;
+        return read_hosts(draft, node, Some(at));
     }
     let name = draft.groups[at].name.clone();
     let mut settings = Settings::default();
@@ -514,7 +528,7 @@ fn read_group<'n>(draft: &mut Draft, at: usize, node: &'n Node) -> Vec<(usize, S
                 };
                 for item in items {
                     if let Some(child) = text(draft, item, "a child") {
-                        children.push((at, child, item));
+                        draft.children.push((at, child, place(item)));
                     }
                 }
             }
@@ -522,64 +536,4 @@ fn read_group<'n>(draft: &mut Draft, at: usize, node: &'n Node) -> Vec<(usize, S
         }
     }
     draft.groups[at].settings = settings;
-    children
-}
-
-fn check_children(draft: &mut Draft, children: &[(usize, String, &Node)]) {
-    let places: HashMap<String, usize> = draft
-        .groups
-        .iter()
-        .enumerate()
-        .map(|(at, group)| (group.name.clone(), at))
-        .collect();
-    let mut unknown = 0;
-    for (at, child, node) in children {
-        if places.contains_key(child) {
-            draft.groups[*at].children.push(child.clone());
-            continue;
-        }
-        unknown += 1;
-        // A guess looks at every group; a hundred of them are enough.
-        let near = (unknown <= 100).then(|| did_you_mean(child, places.keys().map(String::as_str)));
-        let help = near.flatten().map(|near| format!("did you mean `{near}`?"));
-        let message = format!("there is no group `{}`", printable(child.as_bytes()));
-        draft.error(&place(node), message, help);
-    }
-    let shape = Inventory {
-        group_places: places,
-        groups: draft
-            .groups
-            .iter()
-            .map(|group| Group {
-                name: group.name.clone(),
-                children: group.children.clone(),
-                ..Group::default()
-            })
-            .collect(),
-        ..Inventory::default()
-    };
-    if let Some(ring) = shape.ring() {
-        let at = children.iter().find(|(_, child, _)| child == ring);
-        let message = format!("the group `{ring}` is its own child");
-        if let Some((_, _, node)) = at {
-            draft.error(&place(node), message, None);
-        }
-    }
-}
-
-/// A bare word in a pattern must have one meaning.
-fn check_names(draft: &mut Draft, groups: &[Field<'_>]) {
-    let hosts: std::collections::HashSet<String> = draft
-        .hosts
-        .iter()
-        .map(|host| host.name.to_string())
-        .collect();
-    for (name, key, _) in groups.iter().filter(|(name, ..)| hosts.contains(name)) {
-        let help = "a group inside a group stands under `children`; otherwise rename one";
-        draft.error(
-            &place(key),
-            format!("`{name}` is both a host and a group"),
-            Some(help.into()),
-        );
-    }
 }

@@ -1,12 +1,12 @@
 //! From a playbook, an inventory and a command line to a plan; all mistakes at once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::values::{self, HOST_FIELDS, OWN_NAMES, RESULT_FIELDS};
+use super::values::{HOST_FIELDS, OWN_NAMES, RESULT_FIELDS};
 use super::{Plan, Play, Reaching, Step, Task};
 use crate::diagnostic::{At, Diagnostic, Source};
 use crate::event::RunInfo;
@@ -73,12 +73,16 @@ pub fn build(playbook: Playbook, ground: &Ground) -> Result<Built, PlanError> {
         .unwrap_or(Path::new(""))
         .to_owned();
     let source = Arc::clone(&playbook.source);
+    draft.doubtful = playbook.doubtful;
     for play in playbook.plays {
         draft.add_play(play, &folder, &source);
     }
     let title = playbook.source.path.display().to_string();
-    let names = |plan: &Plan| undefined_names(plan, &source, &playbook.doubtful);
-    let mut plan = draft.finish(title, playbook.vars, names)?;
+    let mut plan = draft.finish(title, playbook.vars, |plan, doubts| {
+        undefined_names(plan, &source, doubts)
+    })?;
+    let meant = bare_braces(&plan.plan, playbook.bare_braces);
+    plan.warnings.extend(meant);
     let places = plan.plan.plays.iter().map(|play| play.fanout);
     let info = RunInfo {
         fanout: places.max().unwrap_or(FANOUT),
@@ -178,7 +182,7 @@ fn plan_of(title: String, plays: Vec<(String, Task)>, ground: &Ground) -> Result
         let name = pattern.into();
         draft.push_play(name, hosts, false, None, vec![task], Vars::new(), &settings);
     }
-    draft.finish(title, Vars::new(), |_| Vec::new())
+    draft.finish(title, Vars::new(), |_, _| Vec::new())
 }
 
 struct Draft<'a> {
@@ -192,6 +196,18 @@ struct Draft<'a> {
     warnings: Vec<Diagnostic>,
     warned: HashSet<String>,
     empty: Vec<String>,
+    /// Names that parts with mistakes may define.
+    doubtful: BTreeSet<String>,
+    /// The plays whose hosts could not be understood.
+    hostless: HashSet<PlayId>,
+}
+
+/// What mistakes that are told already leave open about names.
+struct Doubts<'a> {
+    names: &'a BTreeSet<String>,
+    hostless: &'a HashSet<PlayId>,
+    /// Variables that hosts have: such a play may have had any of them.
+    of_hosts: HashSet<&'a str>,
 }
 
 impl<'a> Draft<'a> {
@@ -206,10 +222,13 @@ impl<'a> Draft<'a> {
             warnings: Vec::new(),
             warned: HashSet::new(),
             empty: Vec::new(),
+            doubtful: BTreeSet::new(),
+            hostless: HashSet::new(),
         }
     }
 
     fn add_play(&mut self, play: playbook::Play, folder: &Path, source: &Arc<Source>) {
+        let mistakes = self.errors.len();
         let (name, hosts) = match &play.hosts {
             Hosts::Patterns(patterns) => {
                 let texts: Vec<&str> = patterns.iter().map(|p| p.value.as_str()).collect();
@@ -235,19 +254,26 @@ impl<'a> Draft<'a> {
                 }
             },
         };
-        let name: Arc<str> = play.name.unwrap_or(name).into();
         let place = PlayId(u16::try_from(self.plays.len()).unwrap_or(u16::MAX));
+        if self.errors.len() > mistakes || name.is_empty() {
+            self.hostless.insert(place);
+        }
         let mut tasks = Vec::with_capacity(play.tasks.len());
         for (index, task) in play.tasks.into_iter().enumerate() {
             let id = TaskId {
                 play: place,
                 index: u16::try_from(index).unwrap_or(u16::MAX),
             };
+            let register = task.register.clone();
             match merge(id, task, &play.settings, folder, source) {
                 Ok(task) => tasks.push(task),
-                Err(mistake) => self.errors.push(*mistake),
+                Err(mistake) => {
+                    self.errors.push(*mistake);
+                    self.doubtful.extend(register);
+                }
             }
         }
+        let name: Arc<str> = play.name.unwrap_or(name).into();
         let linear = play.strategy == Strategy::Linear;
         self.push_play(
             name,
@@ -391,19 +417,34 @@ impl<'a> Draft<'a> {
         mut self,
         title: String,
         file_vars: Vars,
-        names: impl Fn(&Plan) -> Vec<Diagnostic>,
+        names: impl Fn(&Plan, &Doubts<'_>) -> Vec<Diagnostic>,
     ) -> Result<Built, PlanError> {
         self.limit();
-        let (mut errors, empty) = (
-            std::mem::take(&mut self.errors),
-            std::mem::take(&mut self.empty),
-        );
-        let (unsure, allow_empty) = (self.ground.unsure, self.ground.allow_empty);
+        let mut errors = std::mem::take(&mut self.errors);
+        let empty = std::mem::take(&mut self.empty);
+        let doubtful = std::mem::take(&mut self.doubtful);
+        let hostless = std::mem::take(&mut self.hostless);
+        let ground = self.ground;
+        let (unsure, allow_empty) = (ground.unsure, ground.allow_empty);
         let built = self.built(title, file_vars);
         if !unsure {
-            errors.extend(names(&built.plan));
+            let of_hosts = if hostless.is_empty() {
+                HashSet::new()
+            } else {
+                let hosts = ground.inventory.hosts();
+                let names = hosts.flat_map(|host| host.vars.keys().map(String::as_str));
+                names.collect()
+            };
+            let doubts = Doubts {
+                names: &doubtful,
+                hostless: &hostless,
+                of_hosts,
+            };
+            errors.extend(names(&built.plan, &doubts));
         }
         if !errors.is_empty() {
+            let empty = empty.into_iter().filter(|_| !allow_empty);
+            errors.extend(empty.map(Diagnostic::error));
             return Err(PlanError::Wrong(errors));
         }
         match empty.into_iter().next() {
@@ -412,8 +453,11 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Notes where no play has a host left.
+    /// Notes where no play has a host left, unless a mistake is the reason.
     fn note_empty(&mut self) {
+        if self.ground.unsure || !self.hostless.is_empty() {
+            return;
+        }
         if self.empty.is_empty() && self.plays.iter().all(|play| play.hosts.is_empty()) {
             let limit = self.ground.limit.as_deref();
             let by = limit.map_or(String::new(), |limit| format!(" within `--limit {limit}`"));
@@ -670,18 +714,57 @@ fn one_line(text: &str) -> String {
     format!("{}{more}", text::printable(first.as_bytes()))
 }
 
+/// Under each name the hosts that have a result, and whether there may be more of them.
+type Results<'a> = HashMap<&'a str, (HashSet<HostId>, bool)>;
+
+/// `{{ name }}` in text, where there is something of that name: it is not filled in.
+fn bare_braces(plan: &Plan, found: Vec<playbook::Located<String>>) -> Vec<Diagnostic> {
+    let plays = plan.plays.iter();
+    let tasks = || plays.clone().flat_map(|play| &play.tasks);
+    let layers = [&plan.file_vars, &plan.extra_vars]
+        .into_iter()
+        .chain(plays.clone().map(|play| &play.vars))
+        .chain(tasks().map(|task| &task.vars))
+        .chain(plan.targets.iter().map(|target| &target.vars));
+    let mut known: HashSet<&str> = OWN_NAMES.into();
+    known.extend(layers.flat_map(|vars| vars.keys().map(String::as_str)));
+    known.extend(tasks().filter_map(|task| task.register.as_deref()));
+    let warn = |braces: playbook::Located<String>| {
+        let At { source, span, .. } = braces.at;
+        let text = source.text.get(span.clone()).unwrap_or_default();
+        let message = format!("`{text}` stays as it is written");
+        let help = format!("did you mean `${text}`?");
+        Diagnostic::warning(message)
+            .at(&source, span, "")
+            .help(help)
+    };
+    let mut warnings: Vec<Diagnostic> = found
+        .into_iter()
+        .filter(|braces| known.contains(braces.value.as_str()))
+        .map(warn)
+        .collect();
+    // A value that is used twice through an alias stands in the text once.
+    warnings.dedup();
+    warnings
+}
+
 /// Names in templates that are not defined on some host, each place once.
-fn undefined_names(plan: &Plan, source: &Arc<Source>, doubtful: &[String]) -> Vec<Diagnostic> {
+fn undefined_names(plan: &Plan, source: &Arc<Source>, doubts: &Doubts<'_>) -> Vec<Diagnostic> {
     let mut found: BTreeMap<(usize, usize), Missing> = BTreeMap::new();
-    let mut registered: HashMap<&str, HashSet<HostId>> = HashMap::new();
+    let mut registered: Results<'_> = HashMap::new();
     for play in &plan.plays {
         for task in &play.tasks {
+            let hostless = doubts.hostless.contains(&task.reference.id.play);
             for name in task
                 .templates()
                 .flat_map(Template::names)
-                .filter(|name| !name.optional && !doubtful.iter().any(|d| d == name.root()))
+                .filter(|name| !name.optional && !doubts.names.contains(name.root()))
             {
-                let missing = missing_on(plan, play, task, name, &registered);
+                let missing = if hostless && doubts.of_hosts.contains(name.root()) {
+                    None
+                } else {
+                    missing_on(plan, (play, task), name, &registered, hostless)
+                };
                 if let Some(missing) = missing {
                     found
                         .entry((name.span.start, name.span.end))
@@ -689,7 +772,9 @@ fn undefined_names(plan: &Plan, source: &Arc<Source>, doubtful: &[String]) -> Ve
                 }
             }
             if let Some(name) = &task.register {
-                registered.entry(name).or_default().extend(&play.hosts);
+                let results = registered.entry(name).or_default();
+                results.0.extend(&play.hosts);
+                results.1 |= hostless;
             }
         }
     }
@@ -722,10 +807,10 @@ impl Missing {
 
 fn missing_on(
     plan: &Plan,
-    play: &Play,
-    task: &Task,
+    (play, task): (&Play, &Task),
     name: &playbook::Name,
-    registered: &HashMap<&str, HashSet<HostId>>,
+    registered: &Results<'_>,
+    hostless: bool,
 ) -> Option<Missing> {
     let root = name.root();
     let field = name.path.split('.').nth(1);
@@ -737,7 +822,8 @@ fn missing_on(
     if !everywhere.iter().any(|vars| vars.contains_key(root)) {
         let lacks = |id: &&HostId| {
             let target = &plan.targets[id.0 as usize];
-            !target.vars.contains_key(root) && !results.is_some_and(|hosts| hosts.contains(id))
+            let has = |(hosts, more): &(HashSet<HostId>, bool)| *more || hosts.contains(id);
+            !target.vars.contains_key(root) && !results.is_some_and(has)
         };
         let hosts: Vec<HostName> = play
             .hosts
@@ -745,7 +831,7 @@ fn missing_on(
             .filter(lacks)
             .map(|id| plan.targets[id.0 as usize].name.clone())
             .collect();
-        if !hosts.is_empty() {
+        if !hosts.is_empty() || (hostless && results.is_none()) {
             return Some(missing_name(plan, play, task, root, hosts, registered));
         }
     }
@@ -776,7 +862,7 @@ fn missing_name(
     task: &Task,
     root: &str,
     hosts: Vec<HostName>,
-    registered: &HashMap<&str, HashSet<HostId>>,
+    registered: &Results<'_>,
 ) -> Missing {
     let later = plan
         .plays
@@ -793,16 +879,10 @@ fn missing_name(
         )),
         None => {
             let first = play.hosts.first().map(|id| &plan.targets[id.0 as usize]);
-            let known: Vec<String> = match first {
-                Some(target) => values::merged(plan, play, task, target)
-                    .keys()
-                    .cloned()
-                    .collect(),
-                None => Vec::new(),
-            };
-            let names = known
-                .iter()
-                .map(String::as_str)
+            let layers = [&plan.file_vars, &play.vars, &task.vars, &plan.extra_vars];
+            let layers = layers.into_iter().chain(first.map(|target| &target.vars));
+            let names = layers
+                .flat_map(|vars| vars.keys().map(String::as_str))
                 .chain(registered.keys().copied());
             text::did_you_mean(root, names.chain(OWN_NAMES))
                 .map(|near| format!("a variable with a similar name exists: `{near}`"))

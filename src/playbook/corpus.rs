@@ -1543,8 +1543,8 @@ mod bad {
         (
             "hosts: all\nvars: {my-var: 1, 2x: 3, not: 4, ok: \"${{ x }}\"}\ntasks: [uptime]\n",
             &[
-                "2:8 `my-var` cannot be the name of a variable [letters, digits and `_`, not beginning with a digit]",
-                "2:19 `2x` cannot be the name of a variable [letters, digits and `_`, not beginning with a digit]",
+                "2:8 `my-var` cannot be the name of a variable [letters, digits and `_`, not beginning with a digit: `my_var`]",
+                "2:19 `2x` cannot be the name of a variable [letters, digits and `_`, not beginning with a digit: `_2x`]",
                 "2:26 `not` cannot be the name of a variable [the word has a meaning in expressions]",
                 "2:38 variables are not templates: `${{ }}` would stay as it is [put the parts together where they are used]",
             ],
@@ -1552,7 +1552,7 @@ mod bad {
         (
             "hosts: all\ntasks:\n  - run: a\n    register: my-result\n  - run: b\n    register: none\n",
             &[
-                "4:15 `my-result` cannot be the name of a variable [letters, digits and `_`, not beginning with a digit]",
+                "4:15 `my-result` cannot be the name of a variable [letters, digits and `_`, not beginning with a digit: `my_result`]",
                 "6:15 `none` cannot be the name of a variable [the word has a meaning in expressions]",
             ],
         ),

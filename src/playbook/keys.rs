@@ -90,33 +90,3 @@ pub(super) fn foreign(key: &str) -> Option<&'static str> {
         _ => return None,
     })
 }
-
-/// Words of the expression language, which cannot be variables.
-pub(super) const RESERVED: &[&str] = &[
-    "true",
-    "false",
-    "none",
-    "True",
-    "False",
-    "None",
-    "not",
-    "and",
-    "or",
-    "in",
-    "is",
-    "if",
-    "else",
-    "range",
-    "dict",
-    "namespace",
-    "debug",
-];
-
-/// Whether this can be the name of a variable.
-pub(super) fn is_identifier(name: &str) -> bool {
-    let mut chars = name.chars();
-    chars
-        .next()
-        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
-}

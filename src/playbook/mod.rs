@@ -36,8 +36,13 @@ pub fn load(source: &Arc<Source>) -> Loaded {
             mistakes: vec![too_large(&source.path)],
         };
     }
-    let (root, mut found) = tree::parse(source);
+    let tree::Tree {
+        root,
+        mut found,
+        left_out,
+    } = tree::parse(source);
     let mut check = validate::Check::new(source);
+    left_out.iter().for_each(|node| check.doubt_names_in(node));
     let playbook = root.as_ref().and_then(|root| check.file(root));
     if root.is_none() && found.is_empty() {
         found.push(

@@ -1,5 +1,6 @@
 //! A playbook that has been checked: every key known, every value of the right kind.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,8 +43,10 @@ pub struct Playbook {
     pub vars: Vars,
     /// At least one. A file that is one play has its `vars` above, not here.
     pub plays: Vec<Play>,
-    /// Names that tasks with mistakes would have registered: whoever uses them does nothing wrong.
-    pub doubtful: Vec<String>,
+    /// Names that parts with mistakes may have defined: whoever uses them does nothing wrong.
+    pub doubtful: BTreeSet<String>,
+    /// Where `{{ name }}` stands as other tools write it, which is plain text here: the name.
+    pub bare_braces: Vec<Located<String>>,
     /// The text.
     pub source: Arc<Source>,
 }

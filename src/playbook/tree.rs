@@ -109,11 +109,21 @@ struct Builder<'a> {
     /// The line of the event being handled, from 1.
     line: usize,
     found: Vec<Diagnostic>,
+    left_out: Vec<Rc<Node>>,
+}
+
+/// A parsed text.
+pub(super) struct Tree {
+    /// None where it is empty or no YAML.
+    pub root: Option<Rc<Node>>,
+    pub found: Vec<Diagnostic>,
+    /// Values of keys that are written twice.
+    pub left_out: Vec<Rc<Node>>,
 }
 
 /// Parses the whole text. Duplicate keys and refused tags are collected; the tree is still built
 /// without them, so that the rest can be checked.
-pub(super) fn parse(source: &Arc<Source>) -> (Option<Rc<Node>>, Vec<Diagnostic>) {
+pub(super) fn parse(source: &Arc<Source>) -> Tree {
     let mut options = Options::default();
     options.flow_nesting_limit = MAX_DEPTH;
     options.block_nesting_limit = MAX_DEPTH;
@@ -128,6 +138,7 @@ pub(super) fn parse(source: &Arc<Source>) -> (Option<Rc<Node>>, Vec<Diagnostic>)
         text: 0,
         line: 1,
         found: Vec::new(),
+        left_out: Vec::new(),
     };
     let offset = bom(&source.text);
     for event in Parser::new_from_str_with_options(&source.text[offset..], options) {
@@ -141,10 +152,15 @@ pub(super) fn parse(source: &Arc<Source>) -> (Option<Rc<Node>>, Vec<Diagnostic>)
         };
         if let Err(fatal) = step {
             builder.found.push(*fatal);
-            return (None, builder.found);
+            builder.root = None;
+            break;
         }
     }
-    (builder.root, builder.found)
+    Tree {
+        root: builder.root,
+        found: builder.found,
+        left_out: builder.left_out,
+    }
 }
 
 fn bom(text: &str) -> usize {
@@ -352,6 +368,7 @@ impl Builder<'_> {
                 } else if let Some(&first) = seen.get(&key) {
                     let d = Diagnostic::error(format!("`{key}` is written twice"));
                     let d = d.at(self.source, key_span, "");
+                    self.left_out.push(Rc::clone(node));
                     self.note(d.help(format!("it is already on line {first}; keep one")));
                 } else {
                     seen.insert(key.clone(), line);

@@ -1,15 +1,16 @@
 //! The tree -> the model. A mistake is noted and the rest is checked all the same.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::keys;
-use super::model::{Action, Hosts, Line, Play, Playbook, Settings, Strategy, Task};
+use super::model::{Action, Hosts, Line, Located, Play, Playbook, Settings, Strategy, Task};
 use super::shell::is_posix;
 use super::template::Template;
 use super::tree::{Entry, Kind, MAX_FOUND, Node};
 use crate::diagnostic::{At, Diagnostic, Source};
-use crate::target::Vars;
+use crate::target::{Vars, is_identifier};
 use crate::text::did_you_mean;
 
 /// Tasks of a play, and plays of a file: their places are counted in 16 bits.
@@ -19,7 +20,8 @@ const MAX_LISTED: usize = u16::MAX as usize;
 pub(super) struct Check<'a> {
     source: &'a Arc<Source>,
     found: Vec<Diagnostic>,
-    doubtful: Vec<String>,
+    doubtful: BTreeSet<String>,
+    bare_braces: Vec<Located<String>>,
 }
 
 /// Where a mapping stands, and so which keys it may have.
@@ -78,7 +80,8 @@ impl<'a> Check<'a> {
         Self {
             source,
             found: Vec::new(),
-            doubtful: Vec::new(),
+            doubtful: BTreeSet::new(),
+            bare_braces: Vec::new(),
         }
     }
 
@@ -128,6 +131,34 @@ impl<'a> Check<'a> {
         });
     }
 
+    /// Names that may be defined by something that was not understood.
+    pub(super) fn doubt(&mut self, names: impl IntoIterator<Item = String>) {
+        let names = names.into_iter().filter(|name| is_identifier(name));
+        self.doubtful.extend(names);
+    }
+
+    /// Doubts every name that stands in a value that is not looked into.
+    pub fn doubt_names_in(&mut self, node: &Node) {
+        match &node.kind {
+            Kind::Scalar { text, .. } => self.doubt([text.clone()]),
+            Kind::List(items) => items.iter().for_each(|item| self.doubt_names_in(item)),
+            Kind::Map(entries) => {
+                for Entry { key, value, .. } in entries {
+                    self.doubt([key.clone()]);
+                    self.doubt_names_in(value);
+                }
+            }
+        }
+    }
+
+    /// Keeps the places where `{{ name }}` stands without its `$`, up to a bound.
+    pub(super) fn note_braces(&mut self, found: impl Iterator<Item = (String, Range<usize>)>) {
+        for (value, span) in found.take(MAX_FOUND - self.bare_braces.len()) {
+            let at = self.at(&span);
+            self.bare_braces.push(Located { value, at });
+        }
+    }
+
     /// The whole document.
     pub fn file(&mut self, root: &Node) -> Option<Playbook> {
         let Kind::Map(entries) = &root.kind else {
@@ -173,6 +204,7 @@ impl<'a> Check<'a> {
             vars,
             plays,
             doubtful: std::mem::take(&mut self.doubtful),
+            bare_braces: std::mem::take(&mut self.bare_braces),
             source: Arc::clone(self.source),
         })
     }
@@ -198,6 +230,7 @@ impl<'a> Check<'a> {
             let Kind::Map(entries) = &item.kind else {
                 let message = format!("a play is a mapping, not {}", item.noun());
                 self.error(message, item, "", None);
+                self.doubt_names_in(item);
                 continue;
             };
             self.check_keys(entries, Level::Play);
@@ -356,6 +389,7 @@ impl<'a> Check<'a> {
                     "",
                     Some("a command in words is written `run: [ls, -l]`"),
                 );
+                self.doubt_names_in(node);
                 None
             }
         }?;
@@ -406,14 +440,17 @@ impl<'a> Check<'a> {
             }
         }
         if broken {
-            self.doubtful.extend(task.register);
+            self.doubt(task.register);
             return None;
         }
         Some(task)
     }
 
     fn register(&mut self, node: &Node) -> Option<String> {
-        let name = self.plain("register", node)?.value;
+        let Some(Located { value: name, .. }) = self.plain("register", node) else {
+            self.doubt_names_in(node);
+            return None;
+        };
         self.variable_name("variable", &name, &node.span)
             .then_some(name)
     }
@@ -539,12 +576,17 @@ impl<'a> Check<'a> {
     pub(super) fn check_keys(&mut self, entries: &[Entry], level: Level) -> bool {
         let (allowed, later) = (level.allowed(), level.later());
         let mut all = true;
-        for Entry { key, key_span, .. } in entries {
-            let key = key.as_str();
+        for entry in entries {
+            let (key, key_span) = (entry.key.as_str(), &entry.key_span);
             if allowed.contains(&key) {
                 continue;
             }
             all = false;
+            // A misspelt `vars` or `register`, a `set` of a later version.
+            self.doubt_names_in(&entry.value);
+            if key == "loop" {
+                self.doubt(["item".into()]);
+            }
             let (message, help) = if later.contains(&key) {
                 (
                     format!(

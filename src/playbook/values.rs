@@ -7,14 +7,13 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use serde_yaml::granit_parser::ScalarStyle;
 
-use super::keys;
 use super::model::{Line, Located};
 use super::template::Template;
 use super::tree::{Entry, Kind, Node};
 use super::units;
 use super::validate::Check;
 use crate::job::OnFailure;
-use crate::target::Vars;
+use crate::target::{Vars, check_variable, is_identifier};
 
 impl Check<'_> {
     /// Text, whether quoted or not. `1.10`, `0644` and `no` stay as they are written.
@@ -120,6 +119,8 @@ impl Check<'_> {
         match Template::parse_all(text, shell) {
             Ok(mut template) => {
                 template.place_in_source(|span| to_source.map(span));
+                let found = bare_braces(text);
+                self.note_braces(found.map(|(name, span)| (name.to_owned(), to_source.find(span))));
                 Some(template)
             }
             Err(errors) => {
@@ -270,7 +271,7 @@ impl Check<'_> {
         };
         let mut env = Vec::new();
         for entry in entries {
-            if !keys::is_identifier(&entry.key) {
+            if !is_identifier(&entry.key) {
                 let message = format!(
                     "`{}` cannot be the name of an environment variable",
                     entry.key
@@ -294,6 +295,7 @@ impl Check<'_> {
             return Some(entries);
         }
         self.wrong_kind(key, "a mapping", node);
+        self.doubt_names_in(node);
         None
     }
 
@@ -302,6 +304,7 @@ impl Check<'_> {
             return Some(items);
         }
         self.wrong_kind(key, "a list", node);
+        self.doubt_names_in(node);
         None
     }
 
@@ -315,18 +318,17 @@ impl Check<'_> {
     }
 
     pub(super) fn variable_name(&mut self, what: &str, name: &str, span: &Range<usize>) -> bool {
-        let help = if !keys::is_identifier(name) {
-            "letters, digits and `_`, not beginning with a digit"
-        } else if keys::RESERVED.contains(&name) {
-            "the word has a meaning in expressions"
-        } else {
+        let Err(help) = check_variable(name) else {
             return true;
         };
+        // `${{ my-var }}` reads as a difference of `my` and `var`.
+        let parts = name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        self.doubt(parts.map(str::to_owned));
         self.error_at(
             format!("`{name}` cannot be the name of a {what}"),
             span.clone(),
             "",
-            Some(help),
+            Some(&help),
         );
         false
     }
@@ -426,6 +428,27 @@ fn unchanged(number: &Json, text: &str) -> bool {
     written == text
 }
 
+/// Bytes between `{{` and `}}` that are looked at.
+const LONGEST_BRACES: usize = 100;
+
+/// `{{ name }}` and `{{ name.field }}`, also with a filter, that no `$` stands before: the name and
+/// the bytes of the whole.
+fn bare_braces(text: &str) -> impl Iterator<Item = (&str, Range<usize>)> {
+    let opens = text.match_indices("{{").map(|(at, _)| at);
+    opens.filter_map(|open| {
+        let inside = &text[open + 2..];
+        // A text of nothing but braces must not be searched to its end from each of them.
+        let near = &inside.as_bytes()[..inside.len().min(LONGEST_BRACES)];
+        let code = &inside[..near.windows(2).position(|pair| pair == b"}}")?];
+        let word = code.trim_start();
+        let end = word.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let (name, rest) = word.split_at(end.unwrap_or(word.len()));
+        let whole = rest.trim_start().is_empty() || rest.trim_start().starts_with(['.', '|']);
+        let alone = !text[..open].ends_with(['$', '{']);
+        (whole && alone && is_identifier(name)).then(|| (name, open..open + code.len() + 4))
+    })
+}
+
 /// Bytes of a scalar's text -> bytes of the source. Escapes, indentation and folding come
 /// between the two, so the n-th `${{` of one is looked up as the n-th of the other.
 struct ToSource<'t> {
@@ -449,6 +472,16 @@ impl<'t> ToSource<'t> {
             same: raw.find(text),
             here: marks(text),
             there: marks(raw),
+        }
+    }
+
+    /// The place of a piece that may stand several times: the n-th here is the n-th there.
+    fn find(&self, span: Range<usize>) -> Range<usize> {
+        let piece = &self.text[span.clone()];
+        let nth = self.text[..span.start].matches(piece).count();
+        match self.raw.match_indices(piece).nth(nth) {
+            Some((at, _)) => self.node.start + at..self.node.start + at + piece.len(),
+            None => self.node.clone(),
         }
     }
 

@@ -28,7 +28,7 @@ pub fn draw(diagnostics: &[Diagnostic], colour: bool) -> String {
         .count();
     if errors > 1 {
         out.push_str(&format!(
-            "{}; nothing was executed\n",
+            "{}; nothing was connected\n",
             text::count(errors, "error")
         ));
     }
@@ -168,7 +168,7 @@ mod tests {
             Diagnostic::error("b"),
             Diagnostic::warning("c"),
         ];
-        assert!(draw(&two, false).ends_with("2 errors; nothing was executed\n"));
+        assert!(draw(&two, false).ends_with("2 errors; nothing was connected\n"));
         assert!(!draw(&two[..1], false).contains("1 error"));
     }
 

@@ -31,6 +31,7 @@ mod architecture;
 mod endings;
 mod fixtures;
 mod ls;
+mod mistakes;
 mod runs;
 mod session;
 mod shells;
