@@ -57,8 +57,10 @@ impl Verdict {
     }
 }
 
-/// Failures whose last lines are kept.
-const KEPT_FAILURES: usize = 50;
+/// Groups of failures, over all tasks.
+const GROUPS: usize = 100;
+/// Groups of one task and ending that differ in what was last written.
+const VARIANTS: usize = 4;
 /// Last lines kept of one failure, and the bytes kept of each.
 const KEPT_LINES: usize = 5;
 const KEPT_BYTES: usize = 300;
@@ -76,7 +78,8 @@ pub struct Recap {
     pub tasks: BTreeMap<&'static str, usize>,
     /// Tasks that were never started on a host that ended.
     pub not_started: u64,
-    /// Failures, grouped by task and ending, in the order in which they first came.
+    /// Failures, grouped by task, ending and last line, in the order in which each ending first
+    /// came. There are at most two hundred, and one more for each task and word.
     pub failures: Vec<FailureGroup>,
     /// Hosts that could not be worked on, grouped by cause and message.
     pub problems: Vec<ProblemGroup>,
@@ -95,22 +98,36 @@ pub struct Recap {
     bugs: usize,
     report_failed: bool,
     tails: HashMap<(HostName, TaskId), Tails>,
-    kept: usize,
 }
 
-/// Jobs of one task that ended the same way.
+/// Jobs of one task that ended the same way, with the same last words.
 #[derive(Debug, Clone)]
 pub struct FailureGroup {
     /// The task.
     pub task: TaskRef,
     /// The outcome's word: `failed`, `timed_out`, `lost`, `internal`.
     pub word: &'static str,
-    /// How it ended, in words: `exit 100`.
+    /// How it ended, in words: `exit 100`. Empty if there are too many ways to keep.
     pub ending: String,
     /// On which hosts.
     pub hosts: Vec<HostName>,
     /// The last lines that the first of them wrote, to stderr if it wrote there.
     pub lines: Vec<String>,
+    /// The hosts that did not fit any other group: what each of them wrote last is not kept.
+    pub rest: bool,
+}
+
+impl FailureGroup {
+    fn is_of(&self, task: &TaskRef, ending: &str) -> bool {
+        self.task.id == task.id && self.ending == ending
+    }
+
+    /// The last lines are the same, but for the host's own name in them.
+    fn ends_with(&self, host: &HostName, last: Option<&String>) -> bool {
+        let shape = |line: &String, host: &HostName| line.replace(host.as_str(), "\0");
+        let first = |first: &HostName| self.lines.last().map(|line| shape(line, first));
+        self.hosts.first().map(first) == Some(last.map(|line| shape(line, host)))
+    }
 }
 
 /// Hosts that could not be worked on for the same reason.
@@ -225,12 +242,15 @@ impl Recap {
 
     fn add_problem(&mut self, host: &HostName, cause: Cause, message: &str) {
         let shape = |text: &str| text.replace(host.as_str(), "");
-        let same = |group: &&mut ProblemGroup| {
+        let same = |group: &ProblemGroup| {
             let first = group.hosts.first().map_or("", HostName::as_str);
             group.cause == cause && group.message.replace(first, "") == shape(message)
         };
-        match self.problems.iter_mut().find(same) {
-            Some(group) => group.hosts.push(host.clone()),
+        let crowded = self.problems.len() >= GROUPS;
+        let alike = |group: &ProblemGroup| same(group) || (crowded && group.cause == cause);
+        let exact = self.problems.iter().position(same);
+        match exact.or_else(|| self.problems.iter().position(alike)) {
+            Some(at) => self.problems[at].hosts.push(host.clone()),
             None => {
                 let (message, hosts) = (message.to_owned(), vec![host.clone()]);
                 self.problems.push(ProblemGroup {
@@ -243,9 +263,6 @@ impl Recap {
     }
 
     fn add_output(&mut self, host: &HostName, task: &TaskRef, block: &Block) {
-        if self.kept >= KEPT_FAILURES {
-            return;
-        }
         let key = (host.clone(), task.id);
         let tails = self.tails.entry(key).or_default();
         let tail = match block.stream {
@@ -292,25 +309,52 @@ impl Recap {
         self.add_failure(host, task, outcome, tails);
     }
 
+    /// Puts a failure where it belongs: to the same last words, else to a group of its own while
+    /// there is room, else to the rest of the same ending, else to the rest of the task.
     fn add_failure(&mut self, host: &HostName, task: &TaskRef, outcome: &Outcome, tails: Tails) {
-        let ending = outcome.to_string();
-        let same = |group: &&mut FailureGroup| group.task.id == task.id && group.ending == ending;
-        if let Some(group) = self.failures.iter_mut().find(same) {
+        let (word, ending) = (outcome.word(), outcome.to_string());
+        let lines = tails.into_lines();
+        let same = |group: &FailureGroup| group.is_of(task, &ending);
+        let alike = |g: &FailureGroup| !g.rest && same(g) && g.ends_with(host, lines.last());
+        if let Some(group) = self.failures.iter_mut().find(|group| alike(group)) {
             return group.hosts.push(host.clone());
         }
-        let lines = if tails.err.is_empty() {
-            tails.out
-        } else {
-            tails.err
+        let variants = self.failures.iter().filter(|group| same(group)).count();
+        let crowded = self.failures.len() >= GROUPS;
+        let rest = crowded || variants >= VARIANTS;
+        // Where there is no room for the ending itself, all of them are one.
+        let ending = match crowded && variants == 0 {
+            true => String::new(),
+            false => ending,
         };
-        self.kept += 1;
-        self.failures.push(FailureGroup {
+        let same = |g: &FailureGroup| g.is_of(task, &ending) && g.word == word;
+        let known = self.failures.iter_mut().find(|g| g.rest && same(g));
+        if let (true, Some(group)) = (rest, known) {
+            return group.hosts.push(host.clone());
+        }
+        let last = self.failures.iter().rposition(same);
+        let at = last.map_or(self.failures.len(), |at| at + 1);
+        let group = FailureGroup {
             task: task.clone(),
-            word: outcome.word(),
+            word,
             ending,
             hosts: vec![host.clone()],
-            lines: lines.into(),
-        });
+            lines: if rest { Vec::new() } else { lines },
+            rest,
+        };
+        self.failures.insert(at, group);
+    }
+}
+
+impl Tails {
+    /// What was written to stderr, or to stdout if nothing was.
+    fn into_lines(self) -> Vec<String> {
+        let lines = if self.err.is_empty() {
+            self.out
+        } else {
+            self.err
+        };
+        lines.into()
     }
 }
 
@@ -457,16 +501,101 @@ mod tests {
             lines: 7,
             bytes: bytes::Bytes::from(text.to_owned()),
         };
-        let says = What::Output {
-            host: host(1),
+        let says = |n| What::Output {
+            host: host(n),
             task: task(),
             block: block("1\n2\n3\n4\n5\n6\n\x1b[2Jend\n"),
         };
-        let recap = recap([says, task_end(1, failed()), task_end(2, failed())]);
+        let ends = |n| task_end(n, failed());
+        let recap = recap([says(1), says(2), ends(1), ends(2)]);
         assert_eq!(recap.failures.len(), 1);
         assert_eq!(recap.failures[0].hosts, [host(1), host(2)]);
         assert_eq!(recap.failures[0].lines, ["3", "4", "5", "6", "\\x1b[2Jend"]);
         assert_eq!(recap.failures[0].ending, "exit 1");
+    }
+
+    fn says(n: u8, text: &str) -> What {
+        What::Output {
+            host: host(n),
+            task: task(),
+            block: Block {
+                stream: Stream::Stderr,
+                first_line: 1,
+                lines: 1,
+                bytes: bytes::Bytes::from(text.to_owned()),
+            },
+        }
+    }
+
+    #[test]
+    fn hosts_with_other_last_words_are_groups_of_their_own_up_to_a_bound() {
+        let words = [
+            "E: no package\n",
+            "h1 is full\n",
+            "E: no package\n",
+            "h3 is full\n",
+            "a\nb\n",
+            "c\n",
+        ];
+        let failing = |n: u8| [says(n, words[usize::from(n)]), task_end(n, failed())];
+        let mut recap = recap((0..6).flat_map(failing));
+        let groups: Vec<(usize, Option<&str>)> = recap
+            .failures
+            .iter()
+            .map(|g| (g.hosts.len(), g.lines.last().map(String::as_str)))
+            .collect();
+        let wanted = [
+            (2, Some("E: no package")),
+            (2, Some("h1 is full")),
+            (1, Some("b")),
+            (1, Some("c")),
+        ];
+        assert_eq!(groups, wanted);
+        for n in 6..20 {
+            for what in [says(n, &format!("{n}\n")), task_end(n, failed())] {
+                let (seq, at) = (0, Duration::ZERO);
+                recap.add(&Event { seq, at, what });
+            }
+        }
+        let rest = recap.failures.last().unwrap();
+        assert_eq!((recap.failures.len(), rest.hosts.len()), (5, 14));
+        assert!(rest.rest && rest.lines.is_empty() && rest.ending == "exit 1");
+        assert!(recap.tails.is_empty());
+    }
+
+    #[test]
+    fn ten_thousand_endings_take_few_groups_and_lose_no_host() {
+        let mut recap = Recap::new();
+        for n in 0..10_000 {
+            let host = HostName::new(&format!("n{n}")).unwrap();
+            let reason = format!("reason {n}");
+            let problem = HostProblem {
+                cause: Cause::NoRoute,
+                message: reason.clone(),
+                details: Vec::new(),
+            };
+            let outcome = Outcome::Failed(Failure::NotStarted { reason });
+            let end = What::TaskEnd {
+                host: host.clone(),
+                task: task(),
+                outcome,
+                took: Duration::ZERO,
+                tally: None,
+                rescued: false,
+            };
+            for what in [end, What::HostProblem { host, problem }] {
+                let (seq, at) = (0, Duration::ZERO);
+                recap.add(&Event { seq, at, what });
+            }
+        }
+        assert_eq!(
+            (recap.failures.len(), recap.problems.len()),
+            (GROUPS + 1, GROUPS)
+        );
+        let failed = recap.failures.iter().map(|g| g.hosts.len());
+        assert_eq!(failed.sum::<usize>(), 10_000);
+        let problems = recap.problems.iter().map(|g| g.hosts.len());
+        assert_eq!(problems.sum::<usize>(), 10_000);
     }
 
     fn any_what() -> impl Strategy<Value = What> {

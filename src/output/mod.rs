@@ -8,5 +8,5 @@ pub mod capture;
 pub mod lines;
 
 pub use backlog::{Backlog, Full, SpillBudget};
-pub use capture::{Capture, Tail};
+pub use capture::Capture;
 pub use lines::{MAX_BLOCK, Splitter};

@@ -9,10 +9,11 @@ use crate::recap::{FailureGroup, ProblemGroup, Recap, Verdict};
 use crate::target::HostName;
 use crate::text;
 
-/// Groups shown; more are counted.
-const GROUPS: usize = 12;
-/// Failures whose last lines are shown.
-const WITH_LINES: usize = 6;
+/// Groups shown; more are counted. With the lines below them, a title and four footnotes they
+/// take at most 22 rows, so that a terminal of 24 shows the whole end.
+const GROUPS: usize = 10;
+/// Last lines shown below all groups together.
+const LINES: usize = 10;
 /// A task that took longer is worth a word.
 const SLOW: Duration = Duration::from_secs(10);
 
@@ -102,14 +103,18 @@ impl Ending {
         line
     }
 
+    /// Last lines are shared out: one failure shows all that is kept of it, many one each.
     fn failures(self, groups: &[FailureGroup]) -> Vec<Row> {
-        let row = |(at, group): (usize, &FailureGroup)| {
-            let lines = if at < WITH_LINES {
-                group.lines.clone()
-            } else {
-                Vec::new()
+        let several = groups.iter().filter(|group| !group.lines.is_empty());
+        let share = LINES / several.count().clamp(1, LINES);
+        let row = |group: &FailureGroup| {
+            let from = group.lines.len().saturating_sub(share);
+            let lines = &group.lines[from..];
+            let inline = match lines {
+                [one] => Some(one.clone()),
+                [] if group.rest => Some("(each ended in its own way)".to_owned()),
+                [] | [_, _, ..] => None,
             };
-            let last = (lines.len() == 1).then(|| lines[0].clone());
             Row {
                 cells: [
                     group.word.replace('_', " "),
@@ -117,11 +122,14 @@ impl Ending {
                     short(&group.ending),
                     (self.fold)(&group.hosts),
                 ],
-                last,
-                lines: if lines.len() > 1 { lines } else { Vec::new() },
+                lines: match inline {
+                    Some(_) => Vec::new(),
+                    None => lines.to_vec(),
+                },
+                last: inline,
             }
         };
-        groups.iter().enumerate().map(row).collect()
+        groups.iter().map(row).collect()
     }
 
     fn problems(self, groups: &[ProblemGroup]) -> Vec<Row> {
@@ -239,5 +247,93 @@ fn what(cause: Cause) -> &'static str {
         Cause::Local => "on this side",
         Cause::HostKey => "host key",
         Cause::Authentication => "authentication",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Block, Event, Stream, What};
+    use crate::job::{PlayId, TaskId, TaskRef};
+    use crate::outcome::{ExitStatus, Failure, Outcome};
+
+    fn ending() -> Ending {
+        Ending {
+            styles: Styles::new(false),
+            columns: 80,
+            verbose: false,
+            fold: |hosts| format!("{} hosts", hosts.len()),
+        }
+    }
+
+    /// Each of these many hosts fails task `n % tasks` with the lines that `says` gives it.
+    fn failing(hosts: u32, tasks: u16, says: impl Fn(u32) -> String) -> Recap {
+        let mut recap = Recap::new();
+        for n in 0..hosts {
+            let host = HostName::new(&format!("n{n}")).unwrap();
+            let index = u16::try_from(n).unwrap() % tasks;
+            let play = PlayId(0);
+            let task = TaskRef {
+                id: TaskId { play, index },
+                name: format!("task {index}").into(),
+                place: None,
+            };
+            let block = Block {
+                stream: Stream::Stdout,
+                first_line: 1,
+                lines: 1,
+                bytes: says(n).into(),
+            };
+            let output = What::Output {
+                host: host.clone(),
+                task: task.clone(),
+                block,
+            };
+            let end = What::TaskEnd {
+                host,
+                task,
+                outcome: Outcome::Failed(Failure::Exit(ExitStatus::Exited(1))),
+                took: Duration::ZERO,
+                tally: None,
+                rescued: false,
+            };
+            for what in [output, end] {
+                let (seq, at) = (0, Duration::ZERO);
+                recap.add(&Event { seq, at, what });
+            }
+        }
+        recap
+    }
+
+    #[test]
+    fn different_last_lines_stand_apart_and_equal_ones_together() {
+        let word = |n: u32| {
+            if n == 1 {
+                "disk full\n"
+            } else {
+                "no package\n"
+            }
+        };
+        let drawn = ending().draw(&failing(3, 1, |n| word(n).into()));
+        assert!(drawn.contains("exit 1   2 hosts   no package\n"), "{drawn}");
+        assert!(drawn.contains("exit 1   1 hosts   disk full\n"), "{drawn}");
+        let drawn = ending().draw(&failing(3, 1, |_| "1\n2\n3\n4\n5\n6\n".into()));
+        assert!(
+            drawn.ends_with("      2\n      3\n      4\n      5\n      6\n"),
+            "{drawn}"
+        );
+    }
+
+    #[test]
+    fn ten_thousand_different_failures_fit_a_screen() {
+        for tasks in [1, 2, 3, 50] {
+            let recap = failing(10_000, tasks, |n| format!("1\n2\n3\n4\n{n} failed\n"));
+            let drawn = ending().draw(&recap);
+            assert!(drawn.lines().count() <= 24 - 2, "{tasks}:\n{drawn}");
+            assert!(
+                drawn.contains("ended in its own way") || tasks > 2,
+                "{drawn}"
+            );
+        }
     }
 }

@@ -305,7 +305,7 @@ fn a_long_run_fits_a_screen() {
     );
     let end = shown.split("2 FAILED").nth(1).unwrap();
     assert!(end.lines().count() < 20, "{end}");
-    assert!(end.contains("+ 48 more"), "{end}");
+    assert!(end.contains("+ 50 more"), "{end}");
 }
 
 #[test]
