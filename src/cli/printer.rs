@@ -211,7 +211,7 @@ impl Work {
         match failed {
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 if self.setup.outlives_reader {
-                    return;
+                    return self.note(Err("nobody reads standard output any more".into()));
                 }
                 // If the queue is full, signals are already on their way.
                 let _ = self.setup.controls.try_send(Control::ReaderGone);

@@ -35,3 +35,4 @@ mod mistakes;
 mod runs;
 mod session;
 mod shells;
+mod streams;

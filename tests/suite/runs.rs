@@ -1,7 +1,7 @@
 //! Whole runs as a person or a CI job starts them: playbooks, sandbox, reports, streams that
 //! nobody reads, and what stands on the screen.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use crate::evil::closed_port;
 use crate::fanrun::{Fanrun, holds};
 use crate::processes;
 use crate::sshd::Sshd;
+use crate::streams;
 
 fn anything(_: &str) -> bool {
     true
@@ -279,7 +280,7 @@ fn the_event_stream_keeps_its_promises() {
             out.to_str().unwrap(),
         ])
         .expect(1, anything, holds(["exit 3"]));
-    check_events(&std::fs::read_to_string(&events).unwrap(), 1);
+    streams::check(&std::fs::read_to_string(&events).unwrap(), 1);
     for n in 1..=3 {
         let file = out.join(format!("sandbox-{n}.stdout"));
         assert_eq!(std::fs::read(&file).unwrap(), b"one\ntwo\r\n\xff\xfe\nlast");
@@ -295,38 +296,6 @@ fn the_event_stream_keeps_its_promises() {
     );
 }
 
-/// Reads a stream of events as a consumer would, and holds it to its promises.
-fn check_events(text: &str, code: u64) {
-    let events: Vec<serde_json::Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let mut open: BTreeSet<(String, String)> = BTreeSet::new();
-    let mut lines: HashMap<(String, String), u64> = HashMap::new();
-    for (seq, event) in (0u64..).zip(&events) {
-        assert_eq!(event["seq"], seq);
-        assert_eq!(event["v"], 1);
-        let word = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-        let key = (word("host"), word("task"));
-        match event["type"].as_str().unwrap() {
-            "task_start" => assert!(open.insert(key)),
-            "task_end" => assert!(open.remove(&key)),
-            "line" => {
-                let n = lines.entry((word("host"), word("stream"))).or_default();
-                *n += 1;
-                assert_eq!(event["n"], *n);
-            }
-            _ => {}
-        }
-    }
-    assert!(open.is_empty());
-    let last = events.last().unwrap();
-    assert_eq!(
-        (&last["type"], &last["code"]),
-        (&"run_end".into(), &code.into())
-    );
-}
-
 #[test]
 fn events_on_standard_output_end_with_run_end_also_after_a_signal() {
     let marker = processes::marker("events");
@@ -339,7 +308,7 @@ fn events_on_standard_output_end_with_run_end_also_after_a_signal() {
     }
     run.signal(Signal::TERM);
     let sound = |text: &str| {
-        check_events(text, 143);
+        streams::check(text, 143);
         text.matches("\"status\":\"cancelled\"").count() == 2
     };
     run.expect(Signal::TERM, sound, anything);
@@ -409,6 +378,41 @@ fn a_closed_stdout_does_not_end_the_run_where_that_is_asked_for() {
     let events = std::fs::read_to_string(events).unwrap();
     assert_eq!(events.matches("\"type\":\"line\"").count(), 40_000);
     assert!(events.lines().last().unwrap().contains("\"run_end\""));
+}
+
+#[test]
+fn a_closed_stdout_alone_is_code_7_where_the_run_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let playbook = "hosts: all\ntasks: [seq 1 100000, 'touch done-$FANRUN_SANDBOX']\n";
+    let playbook = write(dir.path(), "two.yml", playbook);
+    let script = format!(
+        "cd {} && {{ {} run {playbook} --keep-going-on-broken-pipe --sandbox 2 --format ndjson; \
+         echo $? >code; }} | head -1",
+        dir.path().display(),
+        env!("CARGO_BIN_EXE_fanrun"),
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .output()
+        .unwrap();
+    let talk = String::from_utf8(output.stderr).unwrap();
+    let code = std::fs::read_to_string(dir.path().join("code")).unwrap();
+    assert_eq!(code, "7\n", "{talk}");
+    assert_eq!(talk.matches("nobody reads standard output").count(), 1);
+}
+
+#[test]
+fn failures_with_other_last_words_stand_apart_at_the_end() {
+    let command = "case $FANRUN_SANDBOX in *-2) echo disk full;; *) echo $FANRUN_SANDBOX: no package;; esac >&2; exit 9";
+    let grouped = |text: &str| {
+        let end = text.split("\nFAILED").nth(1).unwrap();
+        let row = |host: &str, last: &str| {
+            let mut lines = end.lines();
+            lines.any(|line| line.contains("exit 9") && line.contains(host) && line.ends_with(last))
+        };
+        row("sandbox-[1,3]", "no package") && row("sandbox-2", "disk full")
+    };
+    on_sandbox(command, "3").expect(1, "", grouped);
 }
 
 #[test]
