@@ -64,6 +64,7 @@ fn the_examples_load() {
             "ci-smoke",
             "collect-logs",
             "disk-usage",
+            "sequencer-listing",
             "service-restart",
             "tour",
             "uptime"

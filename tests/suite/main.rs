@@ -30,6 +30,7 @@ mod sshd;
 mod architecture;
 mod endings;
 mod fixtures;
+mod identity;
 mod ls;
 mod mistakes;
 mod runs;

@@ -30,7 +30,11 @@ pub(super) struct HostKeyCheck {
 impl HostKeyCheck {
     /// Reads what is known of the host.
     pub(super) fn load(dial: &Dial, asker: &Asker, all: &Arc<Files>) -> Result<Self, HostProblem> {
-        let name = known::recorded_name(&dial.known_as, dial.port);
+        // An alias stands for the host as a whole: it is recorded without a port (sshconnect.c,
+        // get_hostfile_hostname_ipaddr).
+        let is_alias = dial.known_as != dial.address;
+        let port = if is_alias { 22 } else { dial.port };
+        let name = known::recorded_name(&dial.known_as, port);
         let files = [dial.known_hosts.as_slice(), &dial.global_known_hosts].concat();
         let load = |name: &str| {
             Entries::load(all, &files, name).map_err(|reason| {
@@ -43,7 +47,7 @@ impl HostKeyCheck {
         let entries = load(&name)?;
         // OpenSSH accepts a key that is recorded without the port (sshconnect.c, "checking without
         // port identifier"), unless the name is an alias.
-        let portless = match dial.port != 22 && dial.known_as == dial.address {
+        let portless = match dial.port != 22 && !is_alias {
             true => Some(load(&dial.known_as.to_ascii_lowercase())?),
             false => None,
         };
@@ -192,12 +196,16 @@ impl HostKeyCheck {
             fingerprint: fingerprint.to_owned(),
         };
         let prompt = format!(
-            "{}: unknown host key, {} {fingerprint}; accept and record it (yes/no)? ",
+            "{}: unknown host key, {} {fingerprint}; accept and record it \
+             (yes/no, or the fingerprint)? ",
             self.at,
             key.algorithm()
         );
         let answer = super::paused(facts, self.asker.ask(kind, prompt)).await;
-        answer.is_some_and(|a| a.reveal().trim().eq_ignore_ascii_case("yes"))
+        answer.is_some_and(|answer| {
+            let answer = answer.reveal().trim();
+            answer.eq_ignore_ascii_case("yes") || answer == fingerprint
+        })
     }
 
     async fn record(&self, key: &PublicKey, facts: &Facts) -> bool {
