@@ -49,6 +49,7 @@ impl Reach {
         let sizing = Sizing {
             window: sizes.window,
             channel_buffer: sizes.channel_buffer,
+            ..Sizing::default()
         };
         (Connector::ssh(Dialer::new(asker, sizing)), questions)
     }

@@ -31,6 +31,7 @@ mod architecture;
 mod endings;
 mod fixtures;
 mod identity;
+mod links;
 mod ls;
 mod mistakes;
 mod runs;

@@ -61,6 +61,9 @@ pub struct Sizing {
     pub window: u32,
     /// Messages of one channel that wait to be read.
     pub channel_buffer: usize,
+    /// How long a silent connection is left in peace. After this it is asked for a sign of life,
+    /// and after three such questions without an answer it is lost.
+    pub keepalive: Duration,
 }
 
 impl Default for Sizing {
@@ -68,6 +71,7 @@ impl Default for Sizing {
         Self {
             window: 2 << 20,
             channel_buffer: 32,
+            keepalive: Duration::from_secs(15),
         }
     }
 }
@@ -292,7 +296,7 @@ impl Dialer {
                 ..Preferred::DEFAULT
             },
             inactivity_timeout: None,
-            keepalive_interval: Some(Duration::from_secs(15)),
+            keepalive_interval: Some(self.sizing.keepalive),
             keepalive_max: 3,
             nodelay: true,
             ..Config::default()
