@@ -206,8 +206,20 @@ struct Draft<'a> {
 struct Doubts<'a> {
     names: &'a BTreeSet<String>,
     hostless: &'a HashSet<PlayId>,
-    /// Variables that hosts have: such a play may have had any of them.
-    of_hosts: HashSet<&'a str>,
+    /// Variables that hosts have: such a play may have had any of them. None if they are not
+    /// known either.
+    of_hosts: Option<HashSet<&'a str>>,
+}
+
+impl Doubts<'_> {
+    fn about_hosts_of(&self, play: PlayId) -> bool {
+        self.of_hosts.is_none() || self.hostless.contains(&play)
+    }
+
+    fn may_be_of_a_host(&self, name: &str) -> bool {
+        let known = self.of_hosts.as_ref();
+        !OWN_NAMES.contains(&name) && known.is_none_or(|names| names.contains(name))
+    }
 }
 
 impl<'a> Draft<'a> {
@@ -343,7 +355,7 @@ impl<'a> Draft<'a> {
                 reached.way
             }
             Err(reason) => {
-                if self.warned.insert(reason.clone()) {
+                if !self.ground.unsure && self.warned.insert(reason.clone()) {
                     self.errors.push(Diagnostic::error(reason));
                 }
                 Way::Local
@@ -427,21 +439,16 @@ impl<'a> Draft<'a> {
         let ground = self.ground;
         let (unsure, allow_empty) = (ground.unsure, ground.allow_empty);
         let built = self.built(title, file_vars);
-        if !unsure {
-            let of_hosts = if hostless.is_empty() {
-                HashSet::new()
-            } else {
-                let hosts = ground.inventory.hosts();
-                let names = hosts.flat_map(|host| host.vars.keys().map(String::as_str));
-                names.collect()
-            };
-            let doubts = Doubts {
-                names: &doubtful,
-                hostless: &hostless,
-                of_hosts,
-            };
-            errors.extend(names(&built.plan, &doubts));
-        }
+        let hosts = ground.inventory.hosts();
+        // Only looked at for plays without hosts, which most playbooks do not have.
+        let hosts = hosts.take(if hostless.is_empty() { 0 } else { usize::MAX });
+        let of_hosts = hosts.flat_map(|host| host.vars.keys().map(String::as_str));
+        let doubts = Doubts {
+            names: &doubtful,
+            hostless: &hostless,
+            of_hosts: (!unsure).then(|| of_hosts.collect()),
+        };
+        errors.extend(names(&built.plan, &doubts));
         if !errors.is_empty() {
             let empty = empty.into_iter().filter(|_| !allow_empty);
             errors.extend(empty.map(Diagnostic::error));
@@ -754,13 +761,15 @@ fn undefined_names(plan: &Plan, source: &Arc<Source>, doubts: &Doubts<'_>) -> Ve
     let mut registered: Results<'_> = HashMap::new();
     for play in &plan.plays {
         for task in &play.tasks {
-            let hostless = doubts.hostless.contains(&task.reference.id.play);
+            let hostless = doubts.about_hosts_of(task.reference.id.play);
             for name in task
                 .templates()
                 .flat_map(Template::names)
                 .filter(|name| !name.optional && !doubts.names.contains(name.root()))
             {
-                let missing = if hostless && doubts.of_hosts.contains(name.root()) {
+                let root = name.root();
+                let open = hostless && !registered.contains_key(root);
+                let missing = if open && doubts.may_be_of_a_host(root) {
                     None
                 } else {
                     missing_on(plan, (play, task), name, &registered, hostless)

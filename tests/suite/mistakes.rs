@@ -132,6 +132,26 @@ fn a_play_for_unknown_hosts_still_has_its_names_checked() {
 }
 
 #[test]
+fn with_a_broken_inventory_only_what_it_cannot_define_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "hosts: web\ntasks:\n\
+                - {run: 'echo ${{ anything }} ${{ host.nmae }}', register: said}\n\
+                - echo ${{ said.stdotu }} ${{ later.code }}\n";
+    let playbook = write(dir.path(), "p.yml", text);
+    let inventory = "groups: {web: [w1, w1:x]}\n";
+    let inventory = write(dir.path(), "i.yml", inventory);
+    all_tell(
+        &playbook,
+        &["-i", &inventory],
+        &[
+            ("i.yml:1:23", "`x` is not a port"),
+            ("p.yml:3:35", "`host` has no `nmae`"),
+            ("p.yml:4:12", "`said` has no `stdotu`"),
+        ],
+    );
+}
+
+#[test]
 fn a_broken_inventory_is_told_beside_a_playbook_that_is_no_yaml() {
     let dir = tempfile::tempdir().unwrap();
     let playbook = write(dir.path(), "p.yml", "hosts: [a\ntasks: [id]\n");
