@@ -222,7 +222,10 @@ impl Loop {
                 () = &mut over => Input::Deadline(limit),
                 Some((host, news)) = begun.recv() => Input::Lane(host, news),
                 () = self.teller.pass_on(), if self.teller.waiting() => continue,
-                Some((host, news)) = heard.recv(), if self.listens() => Input::Lane(host, news),
+                Some((host, news)) = heard.recv(), if self.listens() => {
+                    self.catch_up(&mut begun);
+                    Input::Lane(host, news)
+                }
                 () = &mut pause => Input::Waited,
                 _ = tick.tick() => Input::Tick,
             };
@@ -238,6 +241,18 @@ impl Loop {
             }
         }
         self.finish(controls).await
+    }
+
+    /// Hears every beginning that has been said. A lane on another thread may begin and end a task
+    /// between the poll of the one channel, which was empty, and the poll of the other: the end
+    /// must not overtake the beginning.
+    fn catch_up(&mut self, begun: &mut mpsc::Receiver<(HostId, News)>) {
+        for _ in 0..begun.len() {
+            if let Ok((host, news)) = begun.try_recv() {
+                let effects = self.state.on(Input::Lane(host, news), self.teller.now());
+                self.apply(effects);
+            }
+        }
     }
 
     /// Lanes are heard while what they said before has been passed on; when the run is being
