@@ -428,7 +428,7 @@ fn unchanged(number: &Json, text: &str) -> bool {
     written == text
 }
 
-/// Bytes between `{{` and `}}` that are looked at.
+/// Bytes behind a name in which `}}` is looked for.
 const LONGEST_BRACES: usize = 100;
 
 /// `{{ name }}` and `{{ name.field }}`, also with a filter, that no `$` stands before: the name and
@@ -437,15 +437,18 @@ fn bare_braces(text: &str) -> impl Iterator<Item = (&str, Range<usize>)> {
     let opens = text.match_indices("{{").map(|(at, _)| at);
     opens.filter_map(|open| {
         let inside = &text[open + 2..];
+        let word = inside.trim_start_matches(' ');
+        let end = word.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
+        let (name, rest) = word.split_at(end);
+        let whole = rest.trim_start_matches(' ').starts_with(['.', '|', '}']);
+        if !whole || !is_identifier(name) || text[..open].ends_with(['$', '{']) {
+            return None;
+        }
         // A text of nothing but braces must not be searched to its end from each of them.
-        let near = &inside.as_bytes()[..inside.len().min(LONGEST_BRACES)];
-        let code = &inside[..near.windows(2).position(|pair| pair == b"}}")?];
-        let word = code.trim_start();
-        let end = word.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        let (name, rest) = word.split_at(end.unwrap_or(word.len()));
-        let whole = rest.trim_start().is_empty() || rest.trim_start().starts_with(['.', '|']);
-        let alone = !text[..open].ends_with(['$', '{']);
-        (whole && alone && is_identifier(name)).then(|| (name, open..open + code.len() + 4))
+        let near = &rest.as_bytes()[..rest.len().min(LONGEST_BRACES)];
+        let code = near.windows(2).position(|pair| pair == b"}}")?;
+        let close = text.len() - rest.len() + code + 2;
+        Some((name, open..close))
     })
 }
 
