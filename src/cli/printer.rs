@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::engine::Control;
 use crate::event::Event;
@@ -28,6 +28,18 @@ pub(super) struct Setup {
     pub(super) outlives_reader: bool,
     pub(super) questions: mpsc::Receiver<Question>,
     pub(super) controls: mpsc::Sender<Control>,
+    pub(super) curtain: watch::Sender<Curtain>,
+}
+
+/// Whether the live region may be seen: not while this process is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Curtain {
+    /// It may.
+    Up,
+    /// The printer is to erase it, and to say so.
+    Falls,
+    /// It is erased.
+    Down,
 }
 
 /// What a printer knows at its end.
@@ -91,6 +103,7 @@ struct Work {
 }
 
 enum Next {
+    Curtain,
     Event(Option<Event>),
     Question(Question),
     Frame,
@@ -100,6 +113,7 @@ impl Work {
     async fn run(mut self, mut events: mpsc::Receiver<Event>) -> Printed {
         let began = Instant::now();
         let mut questions_open = true;
+        let mut curtain = self.setup.curtain.subscribe();
         loop {
             let frame = if self.setup.live {
                 FRAME
@@ -108,14 +122,17 @@ impl Work {
             };
             let next = tokio::select! {
                 biased;
+                // The sender is in our own setup: there is always one.
+                _ = curtain.changed() => Next::Curtain,
                 event = events.recv() => Next::Event(event),
-                question = self.setup.questions.recv(), if questions_open => match question {
+                question = self.setup.questions.recv(), if questions_open && self.screen.shown => match question {
                     Some(question) => Next::Question(question),
                     None => { questions_open = false; continue }
                 },
                 () = tokio::time::sleep(frame) => Next::Frame,
             };
             match next {
+                Next::Curtain => self.move_curtain(),
                 Next::Event(Some(event)) => self.take_batch(event, &mut events),
                 Next::Event(None) => break,
                 Next::Question(question) => {
@@ -124,7 +141,7 @@ impl Work {
                 }
                 Next::Frame => {}
             }
-            if self.setup.live && self.screen.due() {
+            if self.setup.live && self.screen.due() && self.screen.may_draw() {
                 self.screen
                     .draw(&self.setup.renderer.live(began.elapsed(), terminal_size()));
             }
@@ -133,6 +150,29 @@ impl Work {
         self.write_ink();
         self.finish_files();
         self.printed
+    }
+
+    fn move_curtain(&mut self) {
+        let now = *self.setup.curtain.borrow();
+        match now {
+            // Others have written since: what was drawn before a stop is not at the end any more.
+            Curtain::Up => {
+                self.screen = Screen {
+                    out_gone: self.screen.out_gone,
+                    ..Screen::default()
+                }
+            }
+            Curtain::Falls => {
+                self.screen.erase();
+                self.screen.shown = false;
+                self.setup.curtain.send_if_modified(|curtain| {
+                    let falls = *curtain == Curtain::Falls;
+                    *curtain = if falls { Curtain::Down } else { *curtain };
+                    falls
+                });
+            }
+            Curtain::Down => {}
+        }
     }
 
     fn take_batch(&mut self, first: Event, events: &mut mpsc::Receiver<Event>) {
@@ -225,16 +265,33 @@ impl Work {
 }
 
 /// What is on the terminal now.
-#[derive(Default)]
 struct Screen {
     lines: usize,
     drawn: Option<Instant>,
     out_gone: bool,
+    /// The curtain is up.
+    shown: bool,
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        Self {
+            lines: 0,
+            drawn: None,
+            out_gone: false,
+            shown: true,
+        }
+    }
 }
 
 impl Screen {
     fn due(&self) -> bool {
         self.drawn.is_none_or(|at| at.elapsed() >= FRAME)
+    }
+
+    /// In the background (`bg`) the terminal is somebody else's.
+    fn may_draw(&self) -> bool {
+        self.shown && super::settings::in_front(rustix::stdio::stderr())
     }
 
     fn erase(&mut self) {

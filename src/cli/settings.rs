@@ -1,7 +1,7 @@
 //! What was typed, turned into what is meant, once, at the door.
 
 use std::io::{IsTerminal, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -440,11 +440,23 @@ impl TerminalState {
         Self(rustix::termios::tcgetattr(std::io::stdin().as_fd()).ok())
     }
 
-    pub(super) fn restore(self) {
-        if let Some(modes) = self.0 {
+    /// Does nothing in the background: whoever is in front has modes of their own, and the attempt
+    /// would stop this process (SIGTTOU).
+    pub(super) fn restore(&self) {
+        let terminal = std::io::stdin();
+        if let Some(modes) = self.0.as_ref().filter(|_| in_front(terminal.as_fd())) {
             let when = rustix::termios::OptionalActions::Now;
             // The terminal may be gone; then there is nothing to restore.
-            let _ = rustix::termios::tcsetattr(std::io::stdin().as_fd(), when, &modes);
+            let _ = rustix::termios::tcsetattr(terminal.as_fd(), when, modes);
         }
+    }
+}
+
+/// Whether this process is in the foreground of the terminal. So it is on one that does no job
+/// control for it.
+pub(super) fn in_front(terminal: BorrowedFd<'_>) -> bool {
+    match rustix::termios::tcgetpgrp(terminal) {
+        Ok(group) => group == rustix::process::getpgrp(),
+        Err(_) => true,
     }
 }

@@ -1,19 +1,46 @@
-//! Signals that ask fanrun to end, as controls of the run; and dying by one in the end, so that
-//! the shell that started fanrun sees what happened.
+//! Signals that ask fanrun to end, as controls of the run; being stopped and continued; and dying
+//! by a signal in the end, so that the shell that started fanrun sees what happened.
+//!
+//! A stop (`^Z`) reaches this process alone: its children lead groups of their own. So TSTP is
+//! caught: the live region is erased, the terminal's modes are put back, the children are stopped,
+//! and then this process stops itself by the signal that nobody can catch, so that the shell sees
+//! a stopped job. CONT undoes all of it in the opposite order.
 
+use std::time::Duration;
+
+use rustix::process::{Signal as OsSignal, getpid, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use super::printer::Curtain;
+use super::settings::TerminalState;
 use crate::engine::Control;
+use crate::engine::clock::Clock;
+use crate::session::local;
 
-/// HUP, INT and TERM become controls from now on. A HUP that was ignored when fanrun started
-/// (`nohup`) stays ignored.
-pub(super) fn watch(controls: mpsc::Sender<Control>) -> std::io::Result<()> {
+/// How long the printer may take to erase the live region. It may be held up by its reader.
+const CURTAIN: Duration = Duration::from_millis(200);
+/// A stop comes within microseconds, or never: the first process of a container cannot be stopped.
+const NEVER_STOPPED: Duration = Duration::from_secs(1);
+
+/// What is told of signals, and of stops.
+pub(super) struct Audience {
+    pub(super) controls: mpsc::Sender<Control>,
+    pub(super) curtain: watch::Sender<Curtain>,
+    pub(super) clock: Clock,
+}
+
+/// HUP, INT and TERM become controls from now on, and TSTP stops the whole run. A HUP or TSTP that
+/// was ignored when fanrun started (`nohup`) stays ignored.
+pub(super) fn watch(audience: Audience) -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = match is_ignored(SignalKind::hangup().as_raw_value()) {
-        true => None,
-        false => Some(signal(SignalKind::hangup())?),
+    let mut hangup = unless_ignored(SignalKind::hangup())?;
+    let mut stop = unless_ignored(SignalKind::from_raw(OsSignal::TSTP.as_raw()))?;
+    let mut stage = Stage {
+        continued: signal(SignalKind::from_raw(OsSignal::CONT.as_raw()))?,
+        modes: TerminalState::save(),
+        audience,
     };
     tokio::spawn(async move {
         loop {
@@ -21,14 +48,84 @@ pub(super) fn watch(controls: mpsc::Sender<Control>) -> std::io::Result<()> {
                 _ = interrupt.recv() => SignalKind::interrupt(),
                 _ = terminate.recv() => SignalKind::terminate(),
                 () = received(&mut hangup) => SignalKind::hangup(),
+                () = received(&mut stop) => {
+                    stage.stop().await;
+                    continue;
+                }
+                // After a stop by SIGSTOP, which nobody was told of.
+                _ = stage.continued.recv() => {
+                    stage.go_on().await;
+                    continue;
+                }
             };
             let number = u32::try_from(kind.as_raw_value()).unwrap_or(0);
-            if controls.send(Control::Signal(number)).await.is_err() {
+            let sent = stage.audience.controls.send(Control::Signal(number)).await;
+            if sent.is_err() {
                 return;
             }
         }
     });
     Ok(())
+}
+
+/// All that stops and goes on with this process.
+struct Stage {
+    audience: Audience,
+    continued: Signal,
+    /// Of the terminal, before anybody was asked anything.
+    modes: TerminalState,
+}
+
+impl Stage {
+    /// Comes back when this process has been continued.
+    async fn stop(&mut self) {
+        self.lower_curtain().await;
+        // A question may be under way, with the echo off.
+        let modes = TerminalState::save();
+        self.modes.restore();
+        self.audience.clock.stop();
+        let stopped = local::stop_descendants();
+        self.stop_ourselves().await;
+        stopped.go_on();
+        modes.restore();
+        // Told before time goes on: a beat of the run loop must not come between.
+        self.go_on().await;
+        self.audience.clock.go_on();
+    }
+
+    async fn lower_curtain(&self) {
+        let curtain = &self.audience.curtain;
+        let mut seen = curtain.subscribe();
+        curtain.send_replace(Curtain::Falls);
+        let down = seen.wait_for(|curtain| *curtain == Curtain::Down);
+        let _ = tokio::time::timeout(CURTAIN, down).await;
+    }
+
+    /// The call comes back before the process stands still, so the end of the stop is waited for.
+    async fn stop_ourselves(&mut self) {
+        // One that came before this stop must not end it.
+        tokio::select! {
+            biased;
+            _ = self.continued.recv() => {}
+            () = std::future::ready(()) => {}
+        }
+        if kill_process(getpid(), OsSignal::STOP).is_ok() {
+            let _ = tokio::time::timeout(NEVER_STOPPED, self.continued.recv()).await;
+        }
+    }
+
+    async fn go_on(&self) {
+        self.audience.curtain.send_replace(Curtain::Up);
+        // The run may be over.
+        let _ = self.audience.controls.send(Control::Continued).await;
+    }
+}
+
+fn unless_ignored(kind: SignalKind) -> std::io::Result<Option<Signal>> {
+    match is_ignored(kind.as_raw_value()) {
+        true => Ok(None),
+        false => signal(kind).map(Some),
+    }
 }
 
 async fn received(signal: &mut Option<Signal>) {

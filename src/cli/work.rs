@@ -5,15 +5,16 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::args::{Format, OutputArgs};
-use super::printer::{self, Printer};
+use super::printer::{self, Curtain, Printer};
 use super::settings::{self, Reach};
 use super::{End, Fault, raw, signals};
 use crate::diagnostic::Diagnostic;
 use crate::engine::{
     self, Control, Finished,
+    clock::Clock,
     sizing::{self, Sizes},
 };
 use crate::journal::events::EventFile;
@@ -87,13 +88,19 @@ pub(super) fn warn(warnings: &[Diagnostic], output: &OutputArgs) {
 /// Runs the plan and prints what happens.
 pub(super) async fn carry_out(work: Work, output: &OutputArgs) -> Result<Done, Fault> {
     let (controls, taken) = mpsc::channel(8);
-    signals::watch(controls.clone())
-        .map_err(|error| Fault::usage(format!("no signals: {error}")))?;
+    let (clock, curtain) = (Clock::start(), watch::Sender::new(Curtain::Up));
+    let audience = signals::Audience {
+        controls: controls.clone(),
+        curtain: curtain.clone(),
+        clock: clock.clone(),
+    };
+    signals::watch(audience).map_err(|error| Fault::usage(format!("no signals: {error}")))?;
     let printing = printing(&work, output)?;
     let (events, shown) = mpsc::channel(EVENT_QUEUE);
     let (connector, questions) = work.reach.connector(work.sizes);
     let setup = printer::Setup {
         controls,
+        curtain,
         questions,
         ..printing
     };
@@ -110,6 +117,7 @@ pub(super) async fn carry_out(work: Work, output: &OutputArgs) -> Result<Done, F
         connector,
         spill: SpillBudget::new(DEFAULT_SPILL),
         deadline: work.deadline,
+        clock,
         fanout: work.sizes.fanout,
         keep_open: work.sizes.keep_open,
         backlog_memory: work.sizes.backlog_memory,
@@ -188,6 +196,7 @@ fn printing(work: &Work, output: &OutputArgs) -> Result<printer::Setup, Fault> {
         outlives_reader: output.keep_going_on_broken_pipe,
         questions,
         controls,
+        curtain: watch::Sender::new(Curtain::Up),
     })
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::clock::Clock;
 use super::follow::Followed;
 use super::outbox::{Outbox, SpillLost};
 use super::sftp::Refused;
@@ -75,13 +76,14 @@ enum Stopped {
 pub(super) async fn follow(
     client: Client,
     job: &Job,
+    clock: &Clock,
     out: &mut Outbox,
     cancel: &mut watch::Receiver<Level>,
 ) -> Result<Followed, SpillLost> {
     let (say, mut said) = mpsc::channel(SAID);
     let stop = CancellationToken::new();
     let mut work = std::pin::pin!(perform(client, &job.action, say, stop.clone()));
-    let mut limit = std::pin::pin!(sleep_for(job.timeout));
+    let mut limit = std::pin::pin!(clock.limit(job.timeout));
     let mut rows = job.register.as_ref().map(|_| Vec::new());
     let stopped = loop {
         tokio::select! {
@@ -118,16 +120,6 @@ pub(super) async fn follow(
 
 async fn told_to_stop(cancel: &mut watch::Receiver<Level>) {
     let _ = cancel.wait_for(|level| *level != Level::Run).await;
-}
-
-async fn sleep_for(limit: Option<Duration>) -> Duration {
-    match limit {
-        Some(limit) => {
-            tokio::time::sleep(limit).await;
-            limit
-        }
-        None => std::future::pending().await,
-    }
 }
 
 async fn tell(

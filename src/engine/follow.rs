@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::clock::Clock;
 use super::outbox::{Outbox, SpillLost};
 use super::state::Level;
 use super::termination::Ladder;
@@ -47,6 +48,7 @@ impl Followed {
 /// One process being followed.
 pub(super) struct Follow<'a> {
     job: &'a Job,
+    clock: &'a Clock,
     cancel: &'a mut watch::Receiver<Level>,
     lines: Lines<'a>,
     /// Another task follows: its channel is opened while this one runs.
@@ -96,6 +98,7 @@ impl<'a> Follow<'a> {
         out: &'a mut Outbox,
         cancel: &'a mut watch::Receiver<Level>,
         job: &'a Job,
+        clock: &'a Clock,
         more: bool,
     ) -> Self {
         let limit = if job.register.is_some() {
@@ -113,6 +116,7 @@ impl<'a> Follow<'a> {
         };
         Self {
             job,
+            clock,
             cancel,
             lines,
             more,
@@ -159,18 +163,9 @@ impl<'a> Follow<'a> {
         process: &mut Process,
         session: &mut Session,
     ) -> Result<Stop, SpillLost> {
-        let limit = self.job.timeout;
         let mut ready = !self.more;
         let mut ahead = std::pin::pin!(session.prepare());
-        let mut deadline = std::pin::pin!(async move {
-            match limit {
-                Some(limit) => {
-                    tokio::time::sleep(limit).await;
-                    limit
-                }
-                None => std::future::pending().await,
-            }
-        });
+        let mut deadline = std::pin::pin!(self.clock.limit(self.job.timeout));
         let ending = loop {
             let out = &mut *self.lines.out;
             let (waiting, room) = (!out.is_empty(), out.has_room());

@@ -298,8 +298,11 @@ impl Lane {
         client: Result<Client, Refused>,
         job: &Job,
     ) -> Result<Followed, Halt> {
+        let clock = &self.desk.clock;
         Ok(match client {
-            Ok(client) => files::follow(client, job, &mut self.out, &mut self.cancel).await?,
+            Ok(client) => {
+                files::follow(client, job, clock, &mut self.out, &mut self.cancel).await?
+            }
             Err(refused) => Followed::of(files::not_begun(&refused)),
         })
     }
@@ -370,7 +373,8 @@ impl Lane {
             return Err(Halt::Stopped);
         };
         let more = self.desk.plan.has_next(job.task.id);
-        let follow = Follow::new(&mut self.out, &mut self.cancel, job, more);
+        let clock = &self.desk.clock;
+        let follow = Follow::new(&mut self.out, &mut self.cancel, job, clock, more);
         let followed = follow.until_the_end(process, &mut open.session).await?;
         if open.session.is_closed() {
             self.open = None;
@@ -387,7 +391,8 @@ impl Lane {
         match started {
             Err(error) => Ok(Followed::of(not_started(&error))),
             Ok(process) => {
-                let follow = Follow::new(&mut self.out, &mut self.cancel, job, false);
+                let clock = &self.desk.clock;
+                let follow = Follow::new(&mut self.out, &mut self.cancel, job, clock, false);
                 Ok(follow.until_the_end(process, &mut here).await?)
             }
         }

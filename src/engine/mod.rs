@@ -6,6 +6,7 @@
 //! then keep their output to themselves; signals and limits it always takes.
 
 pub mod attempts;
+pub mod clock;
 mod files;
 mod follow;
 mod lane;
@@ -31,6 +32,7 @@ use crate::output::backlog::SpillBudget;
 use crate::plan::Plan;
 use crate::recap::Recap;
 use crate::session::Connector;
+use clock::Clock;
 use lane::Lane;
 use outbox::Ways;
 use shape::{Gate, PlayShape, Rollout, Shape, TaskShape};
@@ -46,6 +48,8 @@ pub struct Setup {
     pub spill: SpillBudget,
     /// A limit for the whole run.
     pub deadline: Option<Duration>,
+    /// What limits are measured with. It has to be told when this process is stopped.
+    pub clock: Clock,
     /// Hosts worked on at once, whatever a play wishes: what the descriptors allow.
     pub fanout: usize,
     /// Connections stay open while their hosts wait for others.
@@ -63,6 +67,8 @@ pub enum Control {
     Signal(u32),
     /// Nobody reads our output any more.
     ReaderGone,
+    /// This process had been stopped, and runs again.
+    Continued,
 }
 
 /// How a run ended.
@@ -83,6 +89,7 @@ struct Desk {
     plan: Arc<Plan>,
     connector: Connector,
     gates: attempts::Gates,
+    clock: Clock,
     spill: SpillBudget,
     backlog_memory: usize,
     stdin: Mutex<Option<mpsc::Receiver<Bytes>>>,
@@ -118,6 +125,7 @@ pub async fn run(
         plan: setup.plan,
         connector: setup.connector,
         gates: attempts::Gates::default(),
+        clock: setup.clock,
         spill: setup.spill,
         backlog_memory: setup.backlog_memory,
         stdin: Mutex::new(setup.stdin),
@@ -201,10 +209,11 @@ impl Loop {
         mut controls: mpsc::Receiver<Control>,
         deadline: Option<Duration>,
     ) -> Finished {
-        let limit = deadline.unwrap_or(Duration::MAX / 4);
-        let mut over = std::pin::pin!(sleep_for(deadline));
+        let clock = self.desk.clock.clone();
+        let mut over = std::pin::pin!(clock.limit(deadline));
+        let mut beat = interval(clock::BEAT);
         let mut pause = std::pin::pin!(sleep_for(None));
-        let mut tick = tokio::time::interval(Duration::from_secs(5));
+        let mut tick = interval(Duration::from_secs(5));
         let started = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
@@ -219,7 +228,11 @@ impl Loop {
             let input = tokio::select! {
                 biased;
                 Some(control) = controls.recv() => control.into(),
-                () = &mut over => Input::Deadline(limit),
+                limit = &mut over => Input::Deadline(limit),
+                _ = beat.tick() => {
+                    clock.beat();
+                    continue;
+                }
                 Some((host, news)) = begun.recv() => Input::Lane(host, news),
                 () = self.teller.pass_on(), if self.teller.waiting() => continue,
                 Some((host, news)) = heard.recv(), if self.listens() => {
@@ -227,12 +240,17 @@ impl Loop {
                     Input::Lane(host, news)
                 }
                 () = &mut pause => Input::Waited,
-                _ = tick.tick() => Input::Tick,
+                // One that fell into a stop says nothing about the hosts.
+                _ = tick.tick() => if clock.is_stopped() { continue } else { Input::Tick },
             };
             match input {
-                Input::Deadline(_) => over.set(sleep_for(None)),
+                Input::Deadline(_) => over.set(clock.limit(None)),
                 Input::Waited => pause.set(sleep_for(None)),
-                Input::Lane(..) | Input::Signal(_) | Input::ReaderGone | Input::Tick => {}
+                Input::Lane(..)
+                | Input::Signal(_)
+                | Input::ReaderGone
+                | Input::Tick
+                | Input::Continued => {}
             }
             let effects = self.state.on(input, self.teller.now());
             self.apply(effects);
@@ -458,6 +476,7 @@ impl From<Control> for Input {
         match control {
             Control::Signal(number) => Self::Signal(number),
             Control::ReaderGone => Self::ReaderGone,
+            Control::Continued => Self::Continued,
         }
     }
 }
@@ -475,6 +494,13 @@ fn panic_message(error: tokio::task::JoinError) -> String {
             .unwrap_or_else(|| "a panic without a message".to_owned()),
         Err(error) => error.to_string(),
     }
+}
+
+/// Beats that were missed while this process was stopped are not made up for.
+fn interval(time: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(time);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
 }
 
 async fn sleep_for(time: Option<Duration>) {

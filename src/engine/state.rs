@@ -31,6 +31,8 @@ pub enum Input {
     Tick,
     /// The wait that [`Effect::Wait`] asked for is over.
     Waited,
+    /// This process had been stopped, and runs again.
+    Continued,
 }
 
 /// What lanes say.
@@ -318,6 +320,8 @@ impl RunState {
             Input::Deadline(limit) => self.on_deadline(limit, now),
             Input::Tick => self.on_tick(now),
             Input::Waited => self.on_waited(now),
+            // The silence was our own: hosts get their time to break it.
+            Input::Continued => self.last_emit = now,
         }
         std::mem::take(&mut self.effects)
     }

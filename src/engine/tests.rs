@@ -84,6 +84,7 @@ fn setup(plan: Plan, dial: impl Fn(&Dial) -> Dialled + Send + Sync + 'static) ->
         connector: Connector::Scripted(Box::new(dial)),
         spill: SpillBudget::new(1 << 20),
         deadline: None,
+        clock: Clock::start(),
         fanout: usize::MAX,
         keep_open: true,
         backlog_memory: 64 << 10,

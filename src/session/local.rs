@@ -38,8 +38,9 @@ pub const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// takes longer than a moment.
 const REAP_LIMIT: Duration = Duration::from_secs(2);
 
-/// How often one sweep with KILL looks for processes that were started while it killed others.
-const KILL_ROUNDS: usize = 8;
+/// How often one sweep with KILL, or a stop, looks for processes that were started while it
+/// signalled others.
+const ROUNDS: usize = 8;
 
 /// Starts children here.
 #[derive(Debug, Default)]
@@ -105,6 +106,36 @@ pub fn unblock_inherited_signals() -> io::Result<()> {
     nix::sys::signal::SigSet::empty()
         .thread_set_mask()
         .map_err(io::Error::from)
+}
+
+/// Processes that are stopped for as long as this one is.
+#[derive(Debug)]
+#[must_use = "they would stay stopped"]
+pub struct Stopped(Vec<Who>);
+
+/// Stops all that descends from this process, because it is to be stopped itself: its children
+/// lead groups of their own, which a terminal's `^Z` does not reach. What is stopped already is
+/// somebody else's to continue. Finds nothing where there is no `/proc`.
+pub fn stop_descendants() -> Stopped {
+    let mut stopped: Vec<Who> = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut fresh = Table::read().map_or_else(|_| Vec::new(), |table| table.ours_that_run());
+        fresh.retain(|who| !stopped.contains(who));
+        if fresh.is_empty() {
+            break;
+        }
+        fresh.iter().for_each(|who| who.stop());
+        stopped.extend(fresh);
+    }
+    Stopped(stopped)
+}
+
+impl Stopped {
+    /// Continues them. A parent comes after its children, so that a shell among them finds none
+    /// that is stopped.
+    pub fn go_on(self) {
+        self.0.into_iter().rev().for_each(Who::go_on);
+    }
 }
 
 /// Where systems put OpenSSH's SFTP server: Debian, Fedora and macOS, Arch and Alpine, SUSE, BSD.
@@ -189,7 +220,7 @@ impl LocalSession {
         let mut signalled: Vec<Who> = Vec::new();
         let rounds = match signal {
             Signal::Term | Signal::Probe => 1,
-            Signal::Kill => KILL_ROUNDS,
+            Signal::Kill => ROUNDS,
         };
         for _ in 0..rounds {
             let Ok(table) = Table::read() else {

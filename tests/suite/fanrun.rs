@@ -27,7 +27,7 @@ use crate::dropbear::Dropbear;
 use crate::processes;
 use crate::sshd::Sshd;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_fanrun");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_fanrun");
 const MARK: &str = "FANRUN_TEST_MARK";
 /// How long a child of a run that is over may take to be gone.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
@@ -600,6 +600,13 @@ fn patterns_compare_whole_texts() {
 #[should_panic(expected = "never compared")]
 fn a_run_that_is_not_compared_fails() {
     drop(Fanrun::new(["--version"]).spawn());
+}
+
+/// An interactive shell in the place of the program: one that does job control on its terminal.
+pub fn interactive_shell() -> Fanrun {
+    let mut run = Fanrun::new(["--norc", "--noprofile", "--noediting", "-i"]);
+    run.program = "/bin/bash".to_owned();
+    run.env("PS1", "ready> ").env("HISTFILE", "/dev/null")
 }
 
 /// A shell in the place of the program, to test the harness itself.

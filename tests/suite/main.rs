@@ -37,4 +37,5 @@ mod mistakes;
 mod runs;
 mod session;
 mod shells;
+mod stops;
 mod streams;

@@ -542,6 +542,23 @@ fn silence_asks_for_a_heartbeat_and_noise_does_not() {
 }
 
 #[test]
+fn a_silence_that_was_our_own_asks_for_no_heartbeat() {
+    let mut world = World::new(shape(1, &[(false, 1, &[STOP])], true));
+    world.act(0);
+    let beats = |world: &World| {
+        let is_beat = |what: &&What| matches!(what, What::Heartbeat { .. });
+        world.events.iter().filter(is_beat).count()
+    };
+    world.now += QUIET * 2;
+    world.input(Input::Continued);
+    world.input(Input::Tick);
+    assert_eq!(beats(&world), 0);
+    world.now += QUIET;
+    world.input(Input::Tick);
+    assert_eq!(beats(&world), 1);
+}
+
+#[test]
 fn ten_thousand_hosts_take_time_in_proportion() {
     let mut world = World::new(shape(
         10_000,

@@ -31,6 +31,7 @@ pub(super) struct Table(Vec<Row>);
 struct Row {
     who: Who,
     zombie: bool,
+    stopped: bool,
     parent: i32,
     group: i32,
     session: i32,
@@ -58,6 +59,16 @@ impl Who {
         if signal == Signal::Term {
             let _ = self.send(OsSignal::CONT);
         }
+    }
+
+    /// Stops it until [`Self::go_on`].
+    pub(super) fn stop(self) {
+        // An error means that it is gone, or not ours to signal; then it runs on.
+        let _ = self.send(OsSignal::STOP);
+    }
+
+    pub(super) fn go_on(self) {
+        let _ = self.send(OsSignal::CONT);
     }
 
     /// The pidfd holds on to the process while we make sure that it is the one we mean.
@@ -108,6 +119,21 @@ impl Table {
         if !(reaped && leader.pid_is_taken()) {
             ids.insert(root);
         }
+        self.kin(ids).map(|row| row.who).collect()
+    }
+
+    /// All that descend from this process, or belong to a group or session that one of them
+    /// leads, and are not stopped. Never this process, nor others of its group.
+    pub(super) fn ours_that_run(&self) -> Vec<Who> {
+        let children = self.0.iter().filter(|row| row.parent == own_number());
+        let ids = children.map(|row| row.who.number()).collect();
+        let run = self.kin(ids).filter(|row| !row.stopped);
+        run.map(|row| row.who).collect()
+    }
+
+    /// Those of `ids`, and all that descend from any of them or belong to a group or session that
+    /// one of them leads.
+    fn kin(&self, mut ids: HashSet<i32>) -> impl Iterator<Item = &Row> {
         // Each round finds at least one more, or ends it.
         loop {
             let before = ids.len();
@@ -121,11 +147,8 @@ impl Table {
                 break;
             }
         }
-        let members = self
-            .0
-            .iter()
-            .filter(|row| row.is_eligible() && ids.contains(&row.who.number()));
-        members.map(|row| row.who).collect()
+        let members = move |row: &&Row| row.is_eligible() && ids.contains(&row.who.number());
+        self.0.iter().filter(members)
     }
 }
 
@@ -164,6 +187,7 @@ fn parse_stat(stat: &[u8]) -> Option<Row> {
             started: fields.get(19)?.parse().ok()?,
         },
         zombie: matches!(*fields.first()?, "Z" | "X"),
+        stopped: matches!(*fields.first()?, "T" | "t"),
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
@@ -222,6 +246,7 @@ mod tests {
                 started: 7,
             },
             zombie: false,
+            stopped: false,
             parent,
             group,
             session,
@@ -266,6 +291,24 @@ mod tests {
             found,
             [5_000_000, 5_000_001, 5_000_004, 5_000_005, 5_000_006]
         );
+    }
+
+    #[test]
+    fn what_stops_with_us_descends_from_us_and_runs() {
+        let us = own_number();
+        let mut table = Table(vec![
+            row_of(us, 5_000_000, 5_000_000, 5_000_000),
+            // Our parent, and the next one in our pipeline.
+            row_of(5_000_000, 1, 5_000_000, 5_000_000),
+            row_of(5_000_001, 5_000_000, us, us),
+            row_of(5_000_002, us, 5_000_002, 5_000_000),
+            row_of(5_000_003, 1, 5_000_002, 5_000_000),
+            row_of(5_000_004, 5_000_003, 5_000_004, 5_000_004),
+            row_of(5_000_005, us, 5_000_005, 5_000_000),
+        ]);
+        table.0[6].stopped = true;
+        let found: Vec<i32> = table.ours_that_run().iter().map(|w| w.number()).collect();
+        assert_eq!(found, [5_000_002, 5_000_003, 5_000_004]);
     }
 
     #[test]
