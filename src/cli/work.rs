@@ -33,7 +33,7 @@ use crate::target::HostName;
 /// Events that may wait for the printer.
 const EVENT_QUEUE: usize = 64;
 /// How long the printer may take when a signal ended the run: its reader may never read again.
-const LAST_WORDS: Duration = Duration::from_millis(600);
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// What is carried out.
 pub(super) struct Work {

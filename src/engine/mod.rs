@@ -108,7 +108,7 @@ impl Desk {
 /// the memory to 4 MiB for any number of hosts.
 const NEWS_QUEUE: usize = 64;
 /// How long the last events may wait for a reader when the run was stopped by a signal.
-const LAST_WORDS: Duration = Duration::from_millis(800);
+const LAST_WORDS: Duration = Duration::from_millis(400);
 
 /// Runs a plan. `events` receives every event in order, `RunEnd` last.
 pub async fn run(

@@ -604,6 +604,84 @@ async fn keys_that_cannot_be_used_are_named() {
     }
 }
 
+/// A key file whose passphrase would take so many rounds of bcrypt: one that is cheap to make, with
+/// the number in its head changed.
+fn with_rounds(locked: &std::path::Path, rounds: u32) -> String {
+    use base64::Engine as _;
+    let engine = base64::engine::general_purpose::STANDARD;
+    let text = std::fs::read_to_string(locked).unwrap();
+    let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
+    let mut bytes = engine.decode(body).unwrap();
+    let name = b"bcrypt";
+    let at = bytes
+        .windows(name.len())
+        .position(|six| six == name)
+        .unwrap();
+    // The name, the length of the options, a salt of 16 bytes with its length, the rounds.
+    let rounds_at = at + name.len() + 4 + 4 + 16;
+    bytes[rounds_at..rounds_at + 4].copy_from_slice(&rounds.to_be_bytes());
+    let name = "OPENSSH PRIVATE KEY";
+    let body = engine.encode(bytes);
+    let lines: Vec<&str> = body
+        .as_bytes()
+        .chunks(70)
+        .map(|l| std::str::from_utf8(l).unwrap())
+        .collect();
+    format!(
+        "-----BEGIN {name}-----\n{}\n-----END {name}-----\n",
+        lines.join("\n")
+    )
+}
+
+#[tokio::test]
+async fn a_key_that_would_take_minutes_to_open_is_refused_at_once() {
+    let sshd = Sshd::start();
+    let locked = sshd.directory().join("slow_key");
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-a", "1", "-N", "secret", "-f"])
+        .arg(&locked)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let text = with_rounds(&locked, 4_000_000);
+    crate::sshd::write_private(&locked, &text);
+    let mut dial = to_sshd(&sshd);
+    dial.identities[0].path = locked;
+    let refused = problem(&dial).await;
+    assert_eq!(refused.cause, Cause::Authentication);
+    let named = refused
+        .details
+        .iter()
+        .any(|(label, text)| *label == "not tried" && text.contains("4000000 rounds of bcrypt"));
+    assert!(named, "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_rsa_key_logs_in() {
+    let sshd = Sshd::start();
+    let key = sshd.directory().join("rsa_key");
+    crate::sshd::make_key("rsa", &key);
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    std::fs::write(sshd.directory().join("authorized_keys"), public).unwrap();
+    let mut dial = to_sshd(&sshd);
+    dial.identities[0].path = key;
+    let session = attempt(&dial).await.unwrap();
+    assert!(
+        session
+            .report()
+            .authenticated_by
+            .contains("rsa_key SHA256:")
+    );
+    // With SHA-1 signatures alone it must not: no server of today takes them, and we send none.
+    let old = Sshd::builder()
+        .config("PubkeyAcceptedAlgorithms ssh-rsa")
+        .start();
+    let mut dial = to_sshd(&old);
+    dial.identities[0].path = sshd.directory().join("rsa_key");
+    let refused = problem(&dial).await;
+    assert_eq!(refused.cause, Cause::Authentication);
+}
+
 #[tokio::test]
 async fn rsa_host_keys_and_no_common_algorithm() {
     let sshd = Sshd::builder().host_key("rsa").start();

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use russh::keys::{Algorithm, HashAlg, PrivateKey};
 use russh::server::{Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, Session, run_stream};
-use russh::{Channel, ChannelId, Sig};
+use russh::{Channel, ChannelId, MethodKind, MethodSet, Sig};
 
 use super::{Asker, Dialer, Sizing, SshSession};
 use crate::event::Stream;
 use crate::job::Command;
-use crate::outcome::ExitStatus;
+use crate::outcome::{Cause, ExitStatus, Phase};
+use crate::secret::Secret;
 use crate::session::{Ending, ProcessEvent, Spawn, Stdin};
-use crate::target::{Dial, HostKeyPolicy, UserName};
+use crate::target::{Dial, HostKeyPolicy, Identity, UserName};
 
 struct Server;
 
@@ -88,6 +89,17 @@ async fn open_everything(handle: &Handle) {
 }
 
 async fn session() -> SshSession {
+    let (dial, _known) = serve(Server).await;
+    Dialer::new(Asker::none(), Sizing::default())
+        .connect(&dial)
+        .await
+        .unwrap()
+}
+
+/// Serves one connection; gives the way to it, and the directory that its known_hosts stands in.
+async fn serve(
+    handler: impl Handler<Error = russh::Error> + Send + 'static,
+) -> (Dial, tempfile::TempDir) {
     let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -101,13 +113,10 @@ async fn session() -> SshSession {
     });
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        let running = run_stream(config, stream, Server).await.unwrap();
+        let running = run_stream(config, stream, handler).await.unwrap();
         let _ = running.await;
     });
-    Dialer::new(Asker::none(), Sizing::default())
-        .connect(&dial(port, file))
-        .await
-        .unwrap()
+    (dial(port, file), known)
 }
 
 fn dial(port: u16, known: PathBuf) -> Dial {
@@ -230,6 +239,83 @@ async fn channels_that_the_server_opens_are_refused() {
     }
     assert!(warnings.iter().any(|w| w.contains("unknown type 7")));
     assert_eq!(session.take_warnings(), Vec::<String>::new());
+}
+
+/// Takes a request for a login and never answers it.
+struct Stalls {
+    /// Which request; others are refused.
+    at: MethodKind,
+}
+
+impl Stalls {
+    async fn answer(&self, method: MethodKind) -> Result<Auth, russh::Error> {
+        if self.at == method {
+            std::future::pending::<()>().await;
+        }
+        let methods = [self.at];
+        Ok(Auth::Reject {
+            proceed_with_methods: Some(MethodSet::from(&methods[..])),
+            partial_success: false,
+        })
+    }
+}
+
+impl Handler for Stalls {
+    type Error = russh::Error;
+
+    async fn auth_none(&mut self, _: &str) -> Result<Auth, russh::Error> {
+        self.answer(MethodKind::None).await
+    }
+
+    async fn auth_password(&mut self, _: &str, _: &str) -> Result<Auth, russh::Error> {
+        self.answer(MethodKind::Password).await
+    }
+
+    async fn auth_publickey_offered(
+        &mut self,
+        _: &str,
+        _: russh::server::PublicKeyOffer<'_>,
+    ) -> Result<Auth, russh::Error> {
+        self.answer(MethodKind::PublicKey).await
+    }
+
+    async fn auth_publickey(
+        &mut self,
+        _: &str,
+        _: russh::server::VerifiedPublicKey<'_>,
+    ) -> Result<Auth, russh::Error> {
+        self.answer(MethodKind::PublicKey).await
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_stops_inside_authentication_is_told_by_its_phase() {
+    for at in [
+        MethodKind::None,
+        MethodKind::PublicKey,
+        MethodKind::Password,
+    ] {
+        let (mut dial, known) = serve(Stalls { at }).await;
+        dial.connect_timeout = Duration::from_millis(700);
+        match at {
+            MethodKind::PublicKey => {
+                let rng = &mut russh::keys::key::safe_rng();
+                let key = PrivateKey::random(rng, Algorithm::Ed25519).unwrap();
+                let path = known.path().join("identity");
+                key.write_openssh_file(&path, Default::default()).unwrap();
+                dial.identities = vec![Identity {
+                    path,
+                    explicit: true,
+                }];
+            }
+            MethodKind::Password => dial.password = Some(Secret::new("x".to_owned())),
+            _ => {}
+        }
+        let dialer = Dialer::new(Asker::none(), Sizing::default());
+        let connecting = tokio::time::timeout(Duration::from_secs(10), dialer.connect(&dial));
+        let problem = connecting.await.expect("it hangs").unwrap_err();
+        assert_eq!(problem.cause, Cause::Timeout(Phase::Auth), "{at:?}");
+    }
 }
 
 #[tokio::test]
