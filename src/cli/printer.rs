@@ -56,6 +56,9 @@ pub(super) struct Printer {
 
 /// How often the live region is drawn at the most.
 const FRAME: Duration = Duration::from_millis(100);
+/// A region that was drawn longer ago is not erased: this process was stopped by SIGSTOP, which
+/// nobody was told of in time, and others have written below it since.
+const STALE: Duration = Duration::from_secs(1);
 /// Events that are turned into one write.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 256 << 10;
@@ -295,18 +298,23 @@ impl Screen {
     }
 
     fn erase(&mut self) {
-        if self.lines > 0 {
-            let up = format!("\r\x1b[{}A\x1b[J", self.lines);
-            let _ = write_all(rustix::stdio::stderr(), up.as_bytes());
-            self.lines = 0;
+        let up = self.way_up();
+        self.lines = 0;
+        let _ = write_all(rustix::stdio::stderr(), up.as_bytes());
+    }
+
+    /// What erases the region; nothing if there is none.
+    fn way_up(&self) -> String {
+        match self.drawn {
+            Some(at) if self.lines > 0 && at.elapsed() < STALE => {
+                format!("\r\x1b[{}A\x1b[J", self.lines)
+            }
+            Some(_) | None => String::new(),
         }
     }
 
     fn draw(&mut self, lines: &[String]) {
-        let mut text = String::new();
-        if self.lines > 0 {
-            text.push_str(&format!("\r\x1b[{}A\x1b[J", self.lines));
-        }
+        let mut text = self.way_up();
         for line in lines {
             text.push_str(line);
             text.push('\n');

@@ -230,6 +230,27 @@ fn the_live_region_is_gone_while_we_are_stopped_and_back_afterwards() {
 }
 
 #[test]
+fn what_others_wrote_during_a_stop_stays_on_the_screen() {
+    for (signal, time) in [(Signal::TSTP, 300), (Signal::STOP, 1500)] {
+        let sshd = Sshd::start();
+        let mut run = Fanrun::exec(&sshd, "echo begun; sleep 3").spawn_on_terminal(90, 30);
+        await_on_screen(&run, "region", |lines| regions(lines) == 1);
+        run.running().signal(signal);
+        await_stopped(run.running());
+        // The terminal echoes them, as if a shell had.
+        run.type_keys("one\ntwo\nthree\nfour\n");
+        run.await_screen("four");
+        std::thread::sleep(Duration::from_millis(time));
+        run.running().signal(Signal::CONT);
+        run.expect(0, |screen: &str| {
+            let lines = on_screen(screen);
+            let stays = |word: &&str| lines.iter().any(|line| line == word);
+            ["one", "two", "three", "four"].iter().all(stays)
+        });
+    }
+}
+
+#[test]
 fn a_shell_sees_a_stopped_job_and_can_continue_it_in_front_and_behind() {
     let sshd = Sshd::start();
     let exec = format!("{PROGRAM} exec {}", sshd.fanrun_args().join(" "));
