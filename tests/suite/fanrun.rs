@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcsetwinsize};
 use tempfile::TempDir;
 
 use crate::dropbear::Dropbear;
@@ -564,6 +564,12 @@ impl OnTerminal {
     /// Types keys: `\x03` is Ctrl-C, `\x1a` is Ctrl-Z.
     pub fn type_keys(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Whether the terminal shows what is typed.
+    pub fn echoes(&self) -> bool {
+        let modes = rustix::termios::tcgetattr(&self.keyboard).unwrap();
+        modes.local_modes.contains(LocalModes::ECHO)
     }
 
     /// All that was written to the terminal so far, control sequences and all.

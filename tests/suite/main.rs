@@ -34,6 +34,7 @@ mod identity;
 mod links;
 mod ls;
 mod mistakes;
+mod round_trips;
 mod runs;
 mod session;
 mod shells;

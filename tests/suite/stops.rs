@@ -251,6 +251,30 @@ fn what_others_wrote_during_a_stop_stays_on_the_screen() {
 }
 
 #[test]
+fn a_stop_in_the_middle_of_a_question_leaves_a_terminal_that_echoes() {
+    let sshd = Sshd::start();
+    let keep = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-p", "-N", "open sesame", "-f"])
+        .arg(sshd.identity())
+        .status()
+        .unwrap();
+    assert!(keep.success());
+    let mut run = Fanrun::exec(&sshd, "echo reached").spawn_on_terminal(90, 30);
+    let silent = |run: &OnTerminal| (!run.echoes()).then_some(());
+    processes::await_some("a question", SOON, || silent(&run));
+    // Not `^Z`: while it asks, the terminal makes no signals of keys.
+    run.running().signal(Signal::TSTP);
+    await_stopped(run.running());
+    assert!(run.echoes());
+    run.running().signal(Signal::CONT);
+    processes::await_some("the question again", SOON, || silent(&run));
+    run.type_keys("open sesame\n");
+    run.expect(0, |screen: &str| {
+        screen.contains("reached") && !screen.contains("sesame")
+    });
+}
+
+#[test]
 fn a_shell_sees_a_stopped_job_and_can_continue_it_in_front_and_behind() {
     let sshd = Sshd::start();
     let exec = format!("{PROGRAM} exec {}", sshd.fanrun_args().join(" "));
