@@ -253,12 +253,12 @@ fn what_others_wrote_during_a_stop_stays_on_the_screen() {
 #[test]
 fn a_stop_in_the_middle_of_a_question_leaves_a_terminal_that_echoes() {
     let sshd = Sshd::start();
-    let keep = std::process::Command::new("ssh-keygen")
+    let locked = std::process::Command::new("ssh-keygen")
         .args(["-q", "-p", "-N", "open sesame", "-f"])
         .arg(sshd.identity())
-        .status()
+        .output()
         .unwrap();
-    assert!(keep.success());
+    assert!(locked.status.success(), "{locked:?}");
     let mut run = Fanrun::exec(&sshd, "echo reached").spawn_on_terminal(90, 30);
     let silent = |run: &OnTerminal| (!run.echoes()).then_some(());
     processes::await_some("a question", SOON, || silent(&run));
