@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
@@ -13,13 +14,13 @@ use bytes::{Bytes, BytesMut};
 use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
 use rustix::process::{Pid, Signal};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::Backlog;
-use super::{Ground, Member, end_group};
+use super::{Ground, Member, end_group, sftp};
 
 /// Where a connection's commands run.
 pub(super) struct Place {
@@ -40,8 +41,10 @@ pub(super) async fn serve(channel: Channel<Msg>, handle: Handle, place: Arc<Plac
 
 async fn converse(channel: Channel<Msg>, handle: Handle, place: Arc<Place>) {
     let (mut read, write) = channel.split();
-    let Some((text, env)) = await_command(&mut read).await else {
-        return;
+    let (text, env) = match await_command(&mut read).await {
+        Some(Wanted::Command(text, env)) => (text, env),
+        Some(Wanted::Sftp) => return sftp::serve(read, write, handle, &place).await,
+        None => return,
     };
     let spawned = prepare(&text, &env, &place).spawn();
     match spawned {
@@ -52,11 +55,22 @@ async fn converse(channel: Channel<Msg>, handle: Handle, place: Arc<Place>) {
 
 type Env = Vec<(String, String)>;
 
-async fn await_command(read: &mut ChannelReadHalf) -> Option<(Vec<u8>, Env)> {
+/// What a channel is for.
+enum Wanted {
+    Command(Vec<u8>, Env),
+    Sftp,
+}
+
+async fn await_command(read: &mut ChannelReadHalf) -> Option<Wanted> {
     let mut env = Vec::new();
     loop {
         match read.wait().await {
-            Some(ChannelMsg::Exec { command, .. }) => return Some((command, env)),
+            Some(ChannelMsg::Exec { command, .. }) => {
+                return Some(Wanted::Command(command, env));
+            }
+            Some(ChannelMsg::RequestSubsystem { name, .. }) if name == sftp::NAME => {
+                return Some(Wanted::Sftp);
+            }
             Some(ChannelMsg::SetEnv {
                 variable_name,
                 variable_value,
@@ -136,9 +150,10 @@ async fn run(
         let _ = write.eof().await;
         let _ = write.close().await;
     };
+    let signal = |signal: &Sig| deliver(signal, leader, place);
     tokio::select! {
         () = out => {}
-        () = feed(&mut read, stdin, leader, place) => {}
+        () = feed(&mut read, stdin, &place.ground.directory, signal) => {}
     }
 }
 
@@ -180,7 +195,8 @@ async fn announce(told: oneshot::Receiver<ExitStatus>, id: ChannelId, handle: &H
     }
 }
 
-async fn carry(
+/// Sends what the pipe gives, until it ends or nobody takes it any more.
+pub(super) async fn carry(
     mut pipe: impl AsyncRead + Unpin,
     write: &ChannelWriteHalf<Msg>,
     extended: Option<u32>,
@@ -204,7 +220,13 @@ async fn carry(
 }
 
 /// Takes what the client sends; returns when the channel is closed.
-async fn feed(read: &mut ChannelReadHalf, stdin: ChildStdin, leader: Pid, place: &Place) {
+/// `directory` is where input waits that has not been read yet.
+pub(super) async fn feed(
+    read: &mut ChannelReadHalf,
+    stdin: impl AsyncWrite + Unpin,
+    directory: &Path,
+    on_signal: impl Fn(&Sig),
+) {
     let mut stdin = Some(stdin);
     let mut backlog = Backlog::default();
     let mut current = Bytes::new();
@@ -221,12 +243,12 @@ async fn feed(read: &mut ChannelReadHalf, stdin: ChildStdin, leader: Pid, place:
         tokio::select! {
             message = read.wait() => match message {
                 Some(ChannelMsg::Data { data }) if stdin.is_some() => {
-                    if let Err(error) = backlog.push(data, &place.ground.directory) {
+                    if let Err(error) = backlog.push(data, directory) {
                         return lose(&error);
                     }
                 }
                 Some(ChannelMsg::Eof) => eof = true,
-                Some(ChannelMsg::Signal { signal }) => deliver(&signal, leader, place),
+                Some(ChannelMsg::Signal { signal }) => on_signal(&signal),
                 Some(ChannelMsg::Close) | None => return,
                 // Input that the command has closed its eyes to, and requests refused already.
                 Some(_without_meaning_here) => {}
@@ -249,7 +271,10 @@ fn lose(error: &std::io::Error) {
     tracing::warn!(%error, "sandbox: input of a command could not be kept");
 }
 
-async fn write_some(stdin: &mut Option<ChildStdin>, data: &[u8]) -> std::io::Result<usize> {
+async fn write_some(
+    stdin: &mut Option<impl AsyncWrite + Unpin>,
+    data: &[u8],
+) -> std::io::Result<usize> {
     match stdin {
         Some(pipe) => pipe.write(data).await,
         None => Ok(0),

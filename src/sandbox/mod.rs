@@ -6,7 +6,7 @@
 //! connections apart: whoever looks for the commands of one connection compares `SSH_CONNECTION`
 //! in their environment, which is unique per connection. `FANRUN_SANDBOX` names the member.
 //! A command that outlives its channel ends with its connection; a process that outlives its
-//! command (`nohup`) ends with the fleet.
+//! command (`nohup`) ends with the fleet. SFTP starts in the same home, with the same rights.
 
 use std::collections::HashSet;
 use std::fs;
@@ -28,6 +28,7 @@ use crate::target::{HostName, UserName};
 mod backlog;
 mod command;
 mod server;
+mod sftp;
 
 /// Why no fleet could be started.
 #[derive(Debug, thiserror::Error)]

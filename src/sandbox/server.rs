@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::command::{self, Place};
-use super::{Ground, Member};
+use super::{Ground, Member, sftp};
 
 /// Accepts connections until the fleet stops.
 pub(super) async fn listen(
@@ -206,10 +206,14 @@ impl Handler for Connection {
     async fn subsystem_request(
         &mut self,
         channel: ChannelId,
-        _name: &str,
+        name: &str,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        session.channel_failure(channel)
+        if name == sftp::NAME && self.busy.insert(channel) {
+            session.channel_success(channel)
+        } else {
+            session.channel_failure(channel)
+        }
     }
 
     async fn pty_request(

@@ -167,8 +167,12 @@ async fn a_background_child_holds_the_channel_open() {
 async fn a_large_fleet_starts() {
     let fleet = Fleet::start(200).await.unwrap();
     assert_eq!(fleet.members()[199].name.as_str(), "sandbox-200");
-    let said = answer(&fleet, &["-s"], "sftp").await;
-    assert_eq!(said.status.code(), Some(255), "subsystems are refused");
+    let said = answer(&fleet, &["-s"], "netconf").await;
+    assert_eq!(
+        said.status.code(),
+        Some(255),
+        "no other subsystem than sftp"
+    );
     let directory = fleet.ground.directory.clone();
     drop(fleet);
     assert!(!directory.exists());
