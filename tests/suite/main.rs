@@ -2,8 +2,9 @@
 //!
 //! Fixtures (each ends exactly the processes it started, and removes what it wrote):
 //! `sshd` and `dropbear` are real servers on loopback with keys of their own; `proxy` delays,
-//! cuts and corrupts a TCP stream; `evil` speaks anything but good SSH; `fanrun` runs the program
-//! and compares stdout, stderr and status every time; `processes` finds what was left running.
+//! cuts and corrupts a TCP stream; `evil` speaks anything but good SSH; `sftp_servers` are the SFTP
+//! servers of the field, `evil_sftp` is one that lies; `fanrun` runs the program and compares
+//! stdout, stderr and status every time; `processes` finds what was left running.
 //!
 //! Tests stand in files of their own beside the fixtures. A server that is not installed fails
 //! its tests with the line that installs it: a skipped test would look like a passed one.
@@ -25,6 +26,7 @@ mod evil;
 mod fanrun;
 mod processes;
 mod proxy;
+mod sftp_servers;
 mod sshd;
 
 mod architecture;
@@ -37,6 +39,7 @@ mod mistakes;
 mod round_trips;
 mod runs;
 mod session;
+mod sftp_fixtures;
 mod shells;
 mod stops;
 mod streams;

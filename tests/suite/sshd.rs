@@ -34,6 +34,7 @@ pub struct Builder {
     host_keys: Vec<&'static str>,
     addresses: Vec<Ipv4Addr>,
     port: Option<u16>,
+    sftp: Option<String>,
 }
 
 /// A running server; ended, with its sessions, when dropped.
@@ -56,6 +57,7 @@ impl Sshd {
             host_keys: vec!["ed25519"],
             addresses: vec![Ipv4Addr::LOCALHOST],
             port: None,
+            sftp: Some("internal-sftp".into()),
         }
     }
 
@@ -221,6 +223,12 @@ impl Builder {
         self
     }
 
+    /// What serves the `sftp` subsystem, as a command or `internal-sftp`; None when nothing does.
+    pub fn sftp(mut self, program: Option<&str>) -> Builder {
+        self.sftp = program.map(str::to_owned);
+        self
+    }
+
     /// A fixed port, for a server that comes back at the place of one that was stopped.
     pub fn port(mut self, port: u16) -> Builder {
         self.port = Some(port);
@@ -311,7 +319,7 @@ impl Builder {
         }
         // Unlike other keywords, a second one of these is an error.
         if !lines.iter().any(|line| line.starts_with("Subsystem")) {
-            lines.push("Subsystem sftp internal-sftp".to_owned());
+            lines.extend(self.sftp.iter().map(|it| format!("Subsystem sftp {it}")));
         }
         lines.join("\n") + "\n"
     }
