@@ -23,6 +23,7 @@
 
 mod dropbear;
 mod evil;
+mod evil_sftp;
 mod fanrun;
 mod processes;
 mod proxy;
@@ -40,6 +41,7 @@ mod round_trips;
 mod runs;
 mod session;
 mod sftp_fixtures;
+mod sftp_lies;
 mod shells;
 mod stops;
 mod streams;

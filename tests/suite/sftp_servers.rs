@@ -228,18 +228,7 @@ impl SftpServer {
 
     /// The options with which fanrun reaches this server.
     pub fn fanrun_args(&self) -> Vec<String> {
-        let port = self.port().to_string();
-        let known_hosts = self.known_hosts().display().to_string();
-        let identity = self.identity().display().to_string();
-        [
-            ("--port", port.as_str()),
-            ("--user", self.user()),
-            ("--identity", &identity),
-            ("--known-hosts", &known_hosts),
-        ]
-        .iter()
-        .flat_map(|(option, value)| [(*option).to_owned(), (*value).to_owned()])
-        .collect()
+        self.dial().fanrun_args()
     }
 
     /// Runs a batch of OpenSSH's `sftp`; a line that begins with `-` may fail.
@@ -268,6 +257,22 @@ pub struct Dial {
 }
 
 impl Dial {
+    /// The options with which fanrun reaches this server.
+    pub fn fanrun_args(&self) -> Vec<String> {
+        let port = self.port.to_string();
+        let known_hosts = self.known_hosts.display().to_string();
+        let identity = self.identity.display().to_string();
+        [
+            ("--port", port.as_str()),
+            ("--user", &self.user),
+            ("--identity", &identity),
+            ("--known-hosts", &known_hosts),
+        ]
+        .iter()
+        .flat_map(|(option, value)| [(*option).to_owned(), (*value).to_owned()])
+        .collect()
+    }
+
     /// `ssh` or `sftp` with all but the destination.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
@@ -358,13 +363,19 @@ impl Dial {
 impl Subsystem {
     /// Sends one packet.
     pub fn send(&mut self, kind: u8, body: &[u8]) {
-        let mut packet = u32::try_from(body.len() + 1)
-            .unwrap()
-            .to_be_bytes()
-            .to_vec();
-        packet.push(kind);
-        packet.extend(body);
-        self.stdin.as_mut().unwrap().write_all(&packet).unwrap();
+        self.send_at_once(kind, &[body.to_vec()]);
+    }
+
+    /// Sends packets of one kind in one write, so that none can be late for the others.
+    pub fn send_at_once(&mut self, kind: u8, bodies: &[Vec<u8>]) {
+        let mut packets = Vec::new();
+        for body in bodies {
+            packets.extend(u32::try_from(body.len() + 1).unwrap().to_be_bytes());
+            packets.push(kind);
+            packets.extend(body);
+        }
+        // A server that has ended takes nothing; what it answers, or does not, tells.
+        let _ = self.stdin.as_mut().unwrap().write_all(&packets);
     }
 
     /// Some bytes; none at the end.
