@@ -129,6 +129,22 @@ pub fn duration(d: Duration) -> String {
     }
 }
 
+/// Bytes for people: `1.2 GiB`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
 /// `1 host`, `2 hosts`.
 #[must_use]
 pub fn count(n: usize, noun: &str) -> String {

@@ -1,4 +1,8 @@
-//! What moving files comes to: how far it is, and the sums at its end.
+//! Moving files: what is to be moved and how, how far it is, and the sums at its end.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
 
 /// How far a transfer has come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,4 +55,109 @@ impl Tally {
     pub fn changed(&self) -> bool {
         self.files + self.dirs + self.links + self.deleted > 0
     }
+}
+
+/// Files that go to a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    /// What goes.
+    pub sources: Vec<Source>,
+    /// Where to, on the host: a directory when it ends in `/`, is one already, or there is more
+    /// than one file to put there; else the file's new path.
+    pub dest: Bytes,
+    /// How.
+    pub how: How,
+}
+
+/// Something that is uploaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file, a directory, or a glob that stands for some. A directory with a slash at the end is
+    /// what it holds; without, it is itself put into the destination.
+    Path(PathBuf),
+    /// A file that exists only here: a template that was filled in.
+    Content {
+        /// Its name.
+        name: String,
+        /// Its bytes.
+        bytes: Bytes,
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+/// Files that come from a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Download {
+    /// Files, directories, or globs on the host.
+    pub sources: Vec<Bytes>,
+    /// Where to, here.
+    pub dest: PathBuf,
+    /// The source's whole path is built anew below the destination, so that nothing can meet.
+    pub whole_paths: bool,
+    /// How.
+    pub how: How,
+}
+
+/// How files are copied, either way.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct How {
+    /// Permission bits of every file that is copied.
+    pub mode: Option<u32>,
+    /// What else of a file is kept.
+    pub preserve: Preserve,
+    /// `USER`, `USER:GROUP` or `:GROUP`, names or numbers; for uploads.
+    pub owner: Option<String>,
+    /// What arrived is compared with what was sent.
+    pub verify: bool,
+    /// What is the same already is left alone.
+    pub only_changed: Option<Same>,
+    /// What the source does not have is removed from the directories that are copied.
+    pub delete: bool,
+    /// A part that an earlier attempt left is gone on with, after its content was compared.
+    pub resume: bool,
+    /// What becomes of symbolic links.
+    pub symlinks: Symlinks,
+    /// Globs of names, or with a slash of paths below the source, that are left out.
+    pub exclude: Vec<String>,
+    /// Bytes a second, over all hosts together.
+    pub bandwidth: Option<u64>,
+    /// What a file replaces is kept under its name with `~`.
+    pub backup: bool,
+    /// The receiving disk holds a file before it gets its name.
+    pub durable: bool,
+    /// Nothing is changed: it is only told what would be.
+    pub check: bool,
+}
+
+/// What is kept of a file besides its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Preserve {
+    /// Permission bits, exactly, whatever the umask.
+    pub mode: bool,
+    /// Time of last change.
+    pub times: bool,
+    /// Set-user-id, set-group-id and sticky bits too.
+    pub set_id: bool,
+}
+
+/// When a file counts as the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Same {
+    /// Its size and its time of last change are. What is copied gets the source's time then.
+    SizeAndTime,
+    /// Its content is.
+    Content,
+}
+
+/// What becomes of symbolic links in directories that are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Symlinks {
+    /// They are made anew, leading where they are written to lead.
+    #[default]
+    Copy,
+    /// What they lead to is copied.
+    Follow,
+    /// They are left out.
+    Skip,
 }

@@ -386,7 +386,7 @@ impl ListingRenderer {
             .map(|((host, key), sums)| {
                 let mut record = vec![key.clone(), sums.files.to_string()];
                 record.push(if people {
-                    size_text(sums.bytes)
+                    crate::text::size(sums.bytes)
                 } else {
                     sums.bytes.to_string()
                 });
@@ -453,7 +453,7 @@ impl ListingRenderer {
         let mut parts = vec![
             crate::text::count(self.hosts.len(), "host"),
             crate::text::count(usize::try_from(all.files).unwrap_or(usize::MAX), "file"),
-            size_text(all.bytes),
+            crate::text::size(all.bytes),
         ];
         if let Some(newest) = all.newest {
             parts.push(format!("newest {}", moment(newest, true)));
@@ -621,21 +621,6 @@ fn escaped(bytes: &[u8]) -> String {
     text
 }
 
-/// `1.2 GiB`
-fn size_text(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
 fn moment(time: u32, people: bool) -> String {
     let text = rfc3339(time);
     if people { text.replace('T', " ") } else { text }
@@ -676,7 +661,7 @@ fn shown(row: &Row, columns: &[Column]) -> Vec<String> {
     for (cell, column) in cells.iter_mut().zip(columns) {
         match column {
             Column::Mode if entry.kind == Kind::Error => *cell = "error".to_owned(),
-            Column::Size => *cell = entry.size.map(size_text).unwrap_or_default(),
+            Column::Size => *cell = entry.size.map(crate::text::size).unwrap_or_default(),
             Column::Mtime => {
                 *cell = entry.modified.map(|t| moment(t, true)).unwrap_or_default();
             }

@@ -134,6 +134,14 @@ impl Pending {
         done(self.reply().await?)
     }
 
+    /// The answer of an FSTAT.
+    ///
+    /// # Errors
+    /// What the server said, or why the client is over.
+    pub async fn attrs(self) -> Result<Attrs, Error> {
+        attrs(self.reply().await?)
+    }
+
     /// The answer of a READDIR: `None` at the end of the directory. Never empty.
     ///
     /// # Errors
@@ -186,6 +194,13 @@ fn eof<T>(reply: Reply, wanted: &str) -> Result<Option<T>, Error> {
     match failed(reply, wanted) {
         Err(error) if error.code() == Some(Code::Eof) => Ok(None),
         other => other.map(Some),
+    }
+}
+
+fn attrs(reply: Reply) -> Result<Attrs, Error> {
+    match reply {
+        Reply::Attrs(attrs) => Ok(attrs),
+        reply => failed(reply, "ATTRS"),
     }
 }
 
@@ -316,7 +331,12 @@ impl Client {
     /// Closes a handle. For a file that was written to, the answer says whether the server could
     /// keep what it had accepted.
     pub async fn close(&self, handle: Handle) -> Result<(), Error> {
-        self.act(Request::Close(handle.0)).await
+        self.send_close(handle).await?.done().await
+    }
+
+    /// Sends a CLOSE.
+    pub async fn send_close(&self, handle: Handle) -> Result<Pending, Error> {
+        self.send(Request::Close(handle.0)).await
     }
 
     /// Sends a READ of at most `len` bytes.
@@ -359,14 +379,16 @@ impl Client {
 
     /// Attributes of an open file.
     pub async fn fstat(&self, handle: &Handle) -> Result<Attrs, Error> {
-        self.attrs(Request::Fstat(handle.0.clone())).await
+        self.send_fstat(handle).await?.attrs().await
+    }
+
+    /// Sends an FSTAT.
+    pub async fn send_fstat(&self, handle: &Handle) -> Result<Pending, Error> {
+        self.send(Request::Fstat(handle.0.clone())).await
     }
 
     async fn attrs(&self, request: Request) -> Result<Attrs, Error> {
-        match self.ask(request).await? {
-            Reply::Attrs(attrs) => Ok(attrs),
-            reply => failed(reply, "ATTRS"),
-        }
+        attrs(self.ask(request).await?)
     }
 
     /// Sets attributes of what a path leads to.
@@ -376,7 +398,12 @@ impl Client {
 
     /// Sets attributes of an open file.
     pub async fn fset_stat(&self, handle: &Handle, attrs: Attrs) -> Result<(), Error> {
-        self.act(Request::FsetStat(handle.0.clone(), attrs)).await
+        self.send_fset_stat(handle, attrs).await?.done().await
+    }
+
+    /// Sends an FSETSTAT.
+    pub async fn send_fset_stat(&self, handle: &Handle, attrs: Attrs) -> Result<Pending, Error> {
+        self.send(Request::FsetStat(handle.0.clone(), attrs)).await
     }
 
     /// Sets attributes of what stands at a path, be it a link (`lsetstat@openssh.com`).

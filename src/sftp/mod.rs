@@ -11,6 +11,7 @@
 //! * A violation of the protocol ends the client, with the reason, for everybody who waits.
 
 mod client;
+mod copy;
 mod driver;
 mod path;
 mod select;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 pub use client::{Client, Handle, IdNames, Limits, Pending, Space};
+pub use copy::{Copying, Meter, Moved, Sources, Throttle, download, upload};
 pub use path::{RemotePath, check_name};
 pub use select::{BadPattern, Filter};
 pub use walk::{Walked, walk};

@@ -16,7 +16,7 @@ use super::wire::{self, Frames, Reply, Request};
 use super::*;
 
 /// A real server over pipes. Ends with the link.
-fn real_server(arguments: &[&str]) -> (Link, Child) {
+pub(super) fn real_server(arguments: &[&str]) -> (Link, Child) {
     let mut child = Command::new("/usr/lib/openssh/sftp-server")
         .args(arguments)
         .stdin(Stdio::piped())
@@ -54,13 +54,13 @@ fn link() -> (Link, mpsc::Sender<Incoming>, mpsc::Receiver<Bytes>) {
     (Link { incoming, outgoing }, to_us, from_us)
 }
 
-async fn real() -> (Client, TempDir, Child) {
+pub(super) async fn real() -> (Client, TempDir, Child) {
     let (link, child) = real_server(&[]);
     let client = Client::start(link, Settings::default()).await.unwrap();
     (client, TempDir::new().unwrap(), child)
 }
 
-fn at(dir: &TempDir, name: &[u8]) -> RemotePath {
+pub(super) fn at(dir: &TempDir, name: &[u8]) -> RemotePath {
     use std::os::unix::ffi::OsStrExt;
     RemotePath::new(Bytes::copy_from_slice(dir.path().as_os_str().as_bytes())).join(name)
 }

@@ -148,75 +148,13 @@ impl Walk<'_> {
         } else {
             written
         };
-        if !is_pattern(written.as_bytes()) {
-            return Ok(vec![written]);
-        }
-        let found = self.expand(&written).await?;
-        if found.is_empty() {
-            let error = Error::Status {
-                code: super::Code::NoSuchFile,
-                said: "nothing fits the pattern".to_owned(),
-            };
-            walked.add(self.lost(&written, 0, error).await?);
-        }
-        Ok(found)
-    }
-
-    /// What a pattern fits, sorted. As in a shell, a leading dot must be written.
-    async fn expand(&self, pattern: &RemotePath) -> Result<Vec<RemotePath>, Error> {
-        let text = pattern.as_bytes();
-        let start = if text.starts_with(b"/") { "/" } else { "" };
-        let mut found = vec![RemotePath::new(start)];
-        for part in text.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
-            if !is_pattern(part) {
-                found = found.iter().map(|path| path.join(part)).collect();
-                continue;
+        match roots(self.client, &written).await {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                walked.add(self.lost(&written, 0, error).await?);
+                Ok(Vec::new())
             }
-            let Ok(glob) = globset::GlobBuilder::new(&String::from_utf8_lossy(part))
-                .literal_separator(true)
-                .build()
-            else {
-                return Ok(Vec::new());
-            };
-            let matcher = glob.compile_matcher();
-            let hidden = part.starts_with(b".");
-            let mut next = Vec::new();
-            for path in &found {
-                // What is no directory, or may not be read, fits nothing.
-                let names = match self.names(path).await {
-                    Err(error) if error.is_final() => return Err(error),
-                    names => names.unwrap_or_default(),
-                };
-                next.extend(names.iter().filter_map(|name| {
-                    use std::os::unix::ffi::OsStrExt;
-                    let shown = hidden || !name.starts_with(b".");
-                    let text = std::path::Path::new(std::ffi::OsStr::from_bytes(name));
-                    (shown && matcher.is_match(text)).then(|| path.join(name))
-                }));
-                next.truncate(MOST_ROOTS);
-            }
-            found = next;
         }
-        // Parts after the last pattern may lead nowhere.
-        if !is_pattern(text.rsplit(|b| *b == b'/').next().unwrap_or_default()) {
-            let there = join_all(found.iter().map(|path| self.client.lstat(path))).await;
-            let mut there = there.into_iter();
-            found.retain(|_| there.next().is_some_and(|attrs| attrs.is_ok()));
-        }
-        found.sort();
-        Ok(found)
-    }
-
-    async fn names(&self, path: &RemotePath) -> Result<Vec<Bytes>, Error> {
-        let handle = self.client.open_dir(path).await?;
-        let mut names = Vec::new();
-        let mut pages = Pages::new(self.client, &handle);
-        while let Some(page) = pages.next().await? {
-            let good = page.into_iter().map(|named| named.name);
-            names.extend(good.filter(|name| check_name(name).is_ok()));
-        }
-        self.close(handle).await?;
-        Ok(names)
     }
 
     /// A listed path itself: told where it is no directory, else to be read.
@@ -269,15 +207,7 @@ impl Walk<'_> {
         while let Some(page) = pages.next().await? {
             self.page(dir, page, read).await?;
         }
-        self.close(handle).await
-    }
-
-    /// What a server says to the end of a directory that was read changes nothing.
-    async fn close(&self, handle: Handle) -> Result<(), Error> {
-        match self.client.close(handle).await {
-            Err(error) if error.is_final() => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        }
+        close_quietly(self.client, handle).await
     }
 
     async fn page(&self, dir: &Dir, page: Vec<Named>, read: &mut Read) -> Result<(), Error> {
@@ -455,8 +385,104 @@ impl Walk<'_> {
     }
 }
 
+/// What a path stands for: itself, or all that its pattern fits, sorted. As in a shell, a leading
+/// dot must be written, and a file whose name only looks like a pattern is that file.
+///
+/// # Errors
+/// Nothing fits the pattern, or the client is over.
+pub(super) async fn roots(client: &Client, path: &RemotePath) -> Result<Vec<RemotePath>, Error> {
+    let text = path.as_bytes();
+    if !is_pattern(text) {
+        return Ok(vec![path.clone()]);
+    }
+    match client.lstat(path).await {
+        Ok(_) => return Ok(vec![path.clone()]),
+        Err(error) if error.is_final() => return Err(error),
+        Err(_) => {}
+    }
+    let start = if text.starts_with(b"/") { "/" } else { "" };
+    let mut found = vec![RemotePath::new(start)];
+    for part in text.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+        if is_pattern(part) {
+            found = fitting(client, &found, part).await?;
+        } else {
+            found = found.iter().map(|path| path.join(part)).collect();
+        }
+    }
+    // Parts after the last pattern may lead nowhere.
+    if !is_pattern(text.rsplit(|b| *b == b'/').next().unwrap_or_default()) {
+        let there = join_all(found.iter().map(|path| client.lstat(path))).await;
+        let mut there = there.into_iter();
+        found.retain(|_| there.next().is_some_and(|attrs| attrs.is_ok()));
+    }
+    if found.is_empty() {
+        return Err(Error::Status {
+            code: super::Code::NoSuchFile,
+            said: "nothing fits the pattern".to_owned(),
+        });
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// What in some directories fits one part of a pattern.
+async fn fitting(
+    client: &Client,
+    dirs: &[RemotePath],
+    part: &[u8],
+) -> Result<Vec<RemotePath>, Error> {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(glob) = globset::GlobBuilder::new(&String::from_utf8_lossy(part))
+        .literal_separator(true)
+        .build()
+    else {
+        return Ok(Vec::new());
+    };
+    let matcher = glob.compile_matcher();
+    let hidden = part.starts_with(b".");
+    let mut found = Vec::new();
+    for dir in dirs {
+        // What is no directory, or may not be read, fits nothing.
+        let names = match names(client, dir).await {
+            Err(error) if error.is_final() => return Err(error),
+            names => names.unwrap_or_default(),
+        };
+        found.extend(names.iter().filter_map(|(name, _)| {
+            let shown = hidden || !name.starts_with(b".");
+            let text = std::path::Path::new(std::ffi::OsStr::from_bytes(name));
+            (shown && matcher.is_match(text)).then(|| dir.join(name))
+        }));
+        found.truncate(MOST_ROOTS);
+    }
+    Ok(found)
+}
+
+/// Every good name in a directory, with what the server says of each; without `.` and `..`.
+pub(super) async fn names(
+    client: &Client,
+    path: &RemotePath,
+) -> Result<Vec<(Bytes, Attrs)>, Error> {
+    let handle = client.open_dir(path).await?;
+    let mut names = Vec::new();
+    let mut pages = Pages::new(client, &handle);
+    while let Some(page) = pages.next().await? {
+        let good = page.into_iter().map(|named| (named.name, named.attrs));
+        names.extend(good.filter(|(name, _)| check_name(name).is_ok()));
+    }
+    close_quietly(client, handle).await?;
+    Ok(names)
+}
+
+/// Closes what was only read: what the server says to that changes nothing, unless it is the end.
+pub(super) async fn close_quietly(client: &Client, handle: Handle) -> Result<(), Error> {
+    match client.close(handle).await {
+        Err(error) if error.is_final() => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// The pages of one directory, asked for ahead.
-struct Pages<'a> {
+pub(super) struct Pages<'a> {
     client: &'a Client,
     handle: &'a Handle,
     asked: std::collections::VecDeque<Pending>,
@@ -464,7 +490,7 @@ struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    fn new(client: &'a Client, handle: &'a Handle) -> Self {
+    pub(super) fn new(client: &'a Client, handle: &'a Handle) -> Self {
         Self {
             client,
             handle,
@@ -473,7 +499,7 @@ impl<'a> Pages<'a> {
         }
     }
 
-    async fn next(&mut self) -> Result<Option<Vec<Named>>, Error> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Named>>, Error> {
         while self.asked.len() < AHEAD {
             self.asked
                 .push_back(self.client.read_dir(self.handle).await?);

@@ -57,6 +57,8 @@ impl OpenFlags {
     pub const WRITE: Self = Self(0x02);
     /// For writing, made where it is missing, emptied where it exists.
     pub const CREATE: Self = Self(0x02 | 0x08 | 0x10);
+    /// For reading and writing, made where it is missing, with what it holds.
+    pub const UPDATE: Self = Self(0x01 | 0x02 | 0x08);
     /// For writing, made; fails where anything of that name exists, a dangling link included.
     pub const CREATE_NEW: Self = Self(0x02 | 0x08 | 0x20);
 }
