@@ -88,6 +88,10 @@ pub enum Action {
     Local(Command),
     /// A listing of files on the target.
     List(Arc<crate::listing::Listing>),
+    /// Files to the target.
+    Upload(Arc<crate::transfer::Upload>),
+    /// Files from the target.
+    Download(Arc<crate::transfer::Download>),
     /// Text for the person who runs the playbook.
     Print(String),
     /// Wait.

@@ -217,6 +217,10 @@ pub enum Remains {
     Ended,
     /// Nothing confirmed its end.
     MaybeRunning,
+    /// It was work on files, which stopped, and took away what was not complete.
+    Stopped,
+    /// It was work on files: something that is not complete may be left.
+    HalfDone,
 }
 
 impl Outcome {
@@ -271,6 +275,8 @@ impl fmt::Display for Remains {
             Self::NotStarted => f.write_str(" before it started"),
             Self::Ended => f.write_str(", killed"),
             Self::MaybeRunning => f.write_str(", may still be running"),
+            Self::Stopped => Ok(()),
+            Self::HalfDone => f.write_str(", files that are not complete may be left"),
         }
     }
 }

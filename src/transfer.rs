@@ -47,13 +47,70 @@ pub struct Tally {
     pub deleted: u64,
     /// Files and directories on which something failed.
     pub errors: u64,
+    /// How what arrived was compared with what was sent, or what is there with what would be sent.
+    pub verified: Option<Verified>,
+    /// It was only looked what would be done.
+    pub looked: bool,
+    /// It was a listing: these are what was found, and nothing was moved.
+    pub found: bool,
+}
+
+/// How contents on both sides were compared: by their SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verified {
+    /// The host made it with a tool of its own.
+    Tool,
+    /// The file was read back.
+    ReadBack,
+}
+
+impl Verified {
+    /// The word used in events.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Tool => "tool",
+            Self::ReadBack => "read-back",
+        }
+    }
 }
 
 impl Tally {
     /// Whether anything on the receiving side is different now.
     #[must_use]
     pub fn changed(&self) -> bool {
-        self.files + self.dirs + self.links + self.deleted > 0
+        !self.found && !self.looked && self.files + self.dirs + self.links + self.deleted > 0
+    }
+
+    /// The sums in a few words: `3 files, 1.2 GiB, 40 unchanged`; `unchanged` where nothing was
+    /// moved.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let plural = |count: u64, one: &str, many: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            count => Some(format!("{count} {many}")),
+        };
+        let bytes = (self.files > 0).then(|| crate::text::size(self.bytes));
+        let moved = [
+            plural(self.files, "file", "files"),
+            bytes,
+            plural(self.links, "link", "links"),
+            plural(self.dirs, "directory", "directories"),
+            plural(self.deleted, "deleted", "deleted"),
+        ];
+        let mut words: Vec<String> = moved.into_iter().flatten().collect();
+        if words.is_empty() {
+            words.push(if self.found { "nothing" } else { "unchanged" }.to_owned());
+        } else {
+            words.extend(plural(self.unchanged, "unchanged", "unchanged"));
+        }
+        words.extend(self.verified.map(|how| match how {
+            Verified::Tool => "compared by the host's sha256sum".to_owned(),
+            Verified::ReadBack => "compared by reading back".to_owned(),
+        }));
+        let would = if self.looked { "would be " } else { "" };
+        format!("{would}{}", words.join(", "))
     }
 }
 

@@ -82,6 +82,28 @@ Examples:
 On a terminal the rows are a table, in a pipe one path a line. Sizes are exact and times are in UTC in
 all formats but the table. An unreadable directory is a row of type error and ends with code 1.")]
     Ls(Box<Ls>),
+    /// Copy files to many hosts over SFTP; no shell is needed there
+    #[command(after_help = "\
+Examples:
+  fanrun upload app.conf 'web[1-3]:/etc/app/'
+  fanrun upload dist/ 'all:/srv/app' -i hosts.yml --only-changed --delete
+  fanrun upload dist/ 'all:/srv/app' -i hosts.yml --only-changed --delete --check
+  fanrun upload image.iso 'all:/var/lib/images/' -i hosts.yml --resume --verify --bandwidth 50MiB
+
+A directory with a slash at its end is what it holds; without, it is itself put into the destination.
+A file appears under its name when it is complete. Directories that are missing are made.")]
+    Upload(Box<Upload>),
+    /// Copy files from many hosts over SFTP; no shell is needed there
+    #[command(after_help = "\
+Examples:
+  fanrun download 'web[1-3]:/var/log/nginx/*.log' logs/         logs/web1/var/log/nginx/access.log ...
+  fanrun download 'all:/etc' backup/ -i hosts.yml --preserve --only-changed --delete
+  fanrun download --flat db1:/var/backups/app.sql.gz .
+  fanrun download 'all:/etc/os-release' 'facts/${{ host.name }}.txt' -i hosts.yml
+
+What comes from a host goes to DEST/HOST/ with its whole path, so that hosts never overwrite each
+other; where DEST names the host itself, or with --flat, it goes to DEST.")]
+    Download(Box<Download>),
     /// Connect and authenticate; show how long every step takes
     #[command(after_help = "\
 Examples:
@@ -282,6 +304,119 @@ pub struct Ls {
     #[command(flatten)]
     #[allow(missing_docs, reason = "flattened")]
     pub output: OutputArgs,
+}
+
+/// `fanrun upload`
+#[derive(Debug, Args)]
+pub struct Upload {
+    /// Files and directories here, then which hosts and where to
+    #[arg(required = true, num_args = 1.., value_names = ["SRC", "PATTERN:DEST"])]
+    pub paths: Vec<PathBuf>,
+    /// Give what is copied to USER, USER:GROUP or :GROUP
+    #[arg(long, value_name = "WHO", help_heading = "Copying")]
+    pub owner: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "flattened")]
+    pub copy: CopyArgs,
+}
+
+/// `fanrun download`
+#[derive(Debug, Args)]
+pub struct Download {
+    /// Which hosts and what on them (globs are the host's), then where to here
+    #[arg(required = true, num_args = 1.., value_names = ["PATTERN:SRC", "DEST"])]
+    pub paths: Vec<String>,
+    /// Straight into DEST: for one host
+    #[arg(long, help_heading = "Copying")]
+    pub flat: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "flattened")]
+    pub copy: CopyArgs,
+}
+
+/// How files are copied.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Copying")]
+pub struct CopyArgs {
+    /// Permission bits of every file, such as `0644`
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<String>,
+    /// Keep permission bits and times; or only what is named: mode, times, setid
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_delimiter = ',',
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "mode,times"
+    )]
+    pub preserve: Vec<String>,
+    /// Leave alone what has the same size and time already
+    #[arg(long)]
+    pub only_changed: bool,
+    /// Leave alone what has the same content already
+    #[arg(long)]
+    pub checksum: bool,
+    /// Read back what arrived and compare
+    #[arg(long)]
+    pub verify: bool,
+    /// Remove what the source does not have from the directories that are copied
+    #[arg(long)]
+    pub delete: bool,
+    /// Go on with what an earlier attempt left, after comparing it
+    #[arg(long)]
+    pub resume: bool,
+    /// What becomes of symbolic links
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub symlinks: Symlinks,
+    /// Leave out what fits a glob: on the name, or with a slash on the path below (repeatable)
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// At most so many bytes a second over all hosts together, such as `10MiB`
+    #[arg(long, value_name = "SIZE")]
+    pub bandwidth: Option<String>,
+    /// Keep what is replaced under its name with `~`
+    #[arg(long)]
+    pub backup: bool,
+    /// Have the receiving disk hold a file before it gets its name
+    #[arg(long)]
+    pub durable: bool,
+    /// Connect and show what would be done, and change nothing
+    #[arg(long)]
+    pub check: bool,
+    /// A limit for the copy on each host, such as `30m`
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// A limit for the whole run
+    #[arg(long, value_name = "TIME")]
+    pub deadline: Option<String>,
+    /// What standard output gets: text for people, or events
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        help_heading = "Output"
+    )]
+    pub format: Format,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "flattened")]
+    pub hosts: HostArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "flattened")]
+    pub output: OutputArgs,
+}
+
+/// What becomes of symbolic links that are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub enum Symlinks {
+    /// They are made anew
+    #[default]
+    Copy,
+    /// What they lead to is copied
+    Follow,
+    /// They are left out
+    Skip,
 }
 
 /// How `ls` writes rows.

@@ -94,7 +94,7 @@ fn parts(args: &Ls) -> Result<Vec<(String, Listing)>, Fault> {
 }
 
 /// `PATTERN:PATH`, at the first colon that is not in brackets.
-fn split(place: &str) -> Result<(&str, &str), Fault> {
+pub(super) fn split(place: &str) -> Result<(&str, &str), Fault> {
     let mut depth = 0usize;
     for (at, c) in place.char_indices() {
         match c {

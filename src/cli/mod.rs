@@ -3,6 +3,7 @@
 
 mod args;
 mod ask;
+mod copy;
 mod exec;
 mod hosts;
 mod ls;
@@ -114,6 +115,8 @@ async fn dispatch(command: Command, descriptors: u64) -> Result<End, Fault> {
         Command::Plan(args) => plan::plan(&args).await,
         Command::Check(args) => plan::check(&args).await,
         Command::Hosts(args) => hosts::hosts(&args).await,
+        Command::Upload(args) => copy::upload(*args, descriptors).await,
+        Command::Download(args) => copy::download(*args, descriptors).await,
         Command::Ls(args) => ls::ls(*args, descriptors).await,
         Command::Ping(args) => ping::ping(args, descriptors).await,
     }

@@ -6,6 +6,8 @@ use crate::job::Action;
 use crate::plan::{Built, Plan, Step};
 use crate::report::diagnostics;
 use crate::target::Way;
+use crate::text::printable;
+use crate::transfer::{How, Source};
 
 pub(super) async fn check(args: &Args) -> Result<End, Fault> {
     let built = make(args).await?;
@@ -163,6 +165,23 @@ fn action_text(action: &Action) -> String {
                 .map(|path| crate::text::printable(path));
             format!("ls {}", paths.collect::<Vec<_>>().join(" "))
         }
+        Action::Upload(upload) => {
+            let sources = upload.sources.iter().map(|source| match source {
+                Source::Path(path) => printable(path.as_os_str().as_encoded_bytes()).into_owned(),
+                Source::Content { name, bytes, .. } => {
+                    format!("{name} (filled in, {} bytes)", bytes.len())
+                }
+            });
+            let (sources, dest) = (sources.collect::<Vec<_>>(), printable(&upload.dest));
+            let how = how_text(&upload.how);
+            format!("upload {} -> {dest}{how}", sources.join(" "))
+        }
+        Action::Download(download) => {
+            let sources = download.sources.iter().map(|source| printable(source));
+            let (sources, dest) = (sources.collect::<Vec<_>>(), download.dest.display());
+            let how = how_text(&download.how);
+            format!("download {} -> {dest}{how}", sources.join(" "))
+        }
         Action::Print(text) => format!("print {text}"),
         Action::Pause(time) => format!("pause {}", crate::text::duration(*time)),
     };
@@ -171,6 +190,33 @@ fn action_text(action: &Action) -> String {
         .map(|line| crate::text::printable(line.as_bytes()).into_owned())
         .collect();
     lines.join("\n")
+}
+
+/// What is asked of a copy besides copying.
+fn how_text(how: &How) -> String {
+    let mut all = Vec::new();
+    all.extend(how.mode.map(|mode| format!("mode {mode:04o}")));
+    all.extend(how.owner.as_ref().map(|owner| format!("owner {owner}")));
+    all.extend(
+        how.bandwidth
+            .map(|rate| format!("{}/s", crate::text::size(rate))),
+    );
+    let words = [
+        (how.preserve.mode && how.preserve.times, "preserve"),
+        (how.only_changed.is_some(), "only changed"),
+        (how.verify, "verify"),
+        (how.resume, "resume"),
+        (how.backup, "backup"),
+        (how.durable, "durable"),
+        (how.delete, "delete what the source does not have"),
+    ];
+    let set = words.iter().filter(|(set, _)| *set);
+    all.extend(set.map(|(_, word)| (*word).to_owned()));
+    if all.is_empty() {
+        String::new()
+    } else {
+        format!("\n  {}", all.join(", "))
+    }
 }
 
 fn written(step: &Step) -> String {

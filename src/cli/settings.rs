@@ -408,6 +408,8 @@ pub(super) fn colour_of(command: &Command) -> bool {
         Command::Plan(args) | Command::Check(args) => args.color,
         Command::Hosts(args) => args.color,
         Command::Ls(args) => args.output.color,
+        Command::Upload(args) => args.copy.output.color,
+        Command::Download(args) => args.copy.output.color,
         Command::Ping(args) => args.color,
     })
 }

@@ -9,16 +9,18 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
+use super::copy::Shared;
 use super::follow::Followed;
 use super::outbox::{Outbox, SpillLost};
 use super::sftp::Refused;
 use super::state::{Level, News};
+use crate::event::Severity;
 use crate::job::{Action, Job, ROWS_LIMIT};
 use crate::listing::Entry;
 use crate::outcome::{Failure, FilesCause, Outcome, Remains};
-use crate::session::SpawnError;
-use crate::sftp::Client;
-use crate::transfer::Tally;
+use crate::session::{Session, SpawnError};
+use crate::sftp::{Client, Meter, RemotePath};
+use crate::transfer::{Progress, Tally};
 
 /// What a task on files says while it works.
 #[derive(Debug)]
@@ -32,6 +34,12 @@ pub(super) enum Said {
 pub(super) struct Worked {
     pub(super) tally: Tally,
     pub(super) trouble: Option<(FilesCause, String)>,
+    /// What is worth a word though it changes no outcome. Printable lines.
+    pub(super) notes: Vec<String>,
+    /// What a copy that only looks would do. Printable lines.
+    pub(super) would: Vec<String>,
+    /// Files on the host that are not complete and could not be taken away.
+    pub(super) left: Vec<RemotePath>,
 }
 
 impl Worked {
@@ -47,17 +55,43 @@ impl Worked {
 /// What may wait between the work and whoever shows it.
 const SAID: usize = 4;
 /// How long work that was told to stop may take to clean up.
-const CLEAN_UP: Duration = Duration::from_secs(2);
+pub(super) const CLEAN_UP: Duration = Duration::from_secs(2);
+
+/// Checksums that may be asked for at once.
+const SUMS: usize = 64;
+/// How often a copy says how far it is.
+const PROGRESS: Duration = Duration::from_millis(250);
+
+/// What work on files stands on.
+pub(super) struct Errand<'a> {
+    pub(super) client: Client,
+    pub(super) job: &'a Job,
+    pub(super) clock: &'a Clock,
+    pub(super) copies: &'a Shared,
+    /// For checksums that the host's own tool makes.
+    pub(super) session: Option<&'a mut Session>,
+}
 
 /// Does what the job says; gives what it came to. Never drops what it says: it waits for room.
 async fn perform(
-    client: Client,
-    action: &Action,
+    errand: Errand<'_>,
+    meter: &Meter,
     say: mpsc::Sender<Said>,
     stop: CancellationToken,
 ) -> Worked {
-    match action {
-        Action::List(listing) => super::list::list(client, listing, say, stop).await,
+    let client = &errand.client;
+    match &errand.job.action {
+        Action::List(listing) => super::list::list(client.clone(), listing, say, stop).await,
+        action @ (Action::Upload(_) | Action::Download(_)) => {
+            let (ask, asks) = mpsc::channel(SUMS);
+            let summing = async {
+                if let Some(session) = errand.session {
+                    super::sums::serve(session, asks).await;
+                }
+            };
+            let copying = errand.copies.copy(client, action, (meter, &stop), ask);
+            tokio::join!(copying, summing).0
+        }
         Action::Run(_)
         | Action::Script { .. }
         | Action::Local(_)
@@ -72,19 +106,22 @@ enum Stopped {
     TimedOut(Duration),
 }
 
-/// Follows the work of a job to its end, its limit, or the end of the run.
+/// Follows the work of a job to its end, its limit, or the end of the run. Gives what may be left
+/// on the host, too.
 pub(super) async fn follow(
-    client: Client,
-    job: &Job,
-    clock: &Clock,
+    errand: Errand<'_>,
     out: &mut Outbox,
     cancel: &mut watch::Receiver<Level>,
-) -> Result<Followed, SpillLost> {
+) -> Result<(Followed, Vec<RemotePath>), SpillLost> {
+    let (job, clock) = (errand.job, errand.clock);
     let (say, mut said) = mpsc::channel(SAID);
-    let stop = CancellationToken::new();
-    let mut work = std::pin::pin!(perform(client, &job.action, say, stop.clone()));
+    let (stop, meter) = (CancellationToken::new(), Meter::default());
+    let mut work = std::pin::pin!(perform(errand, &meter, say, stop.clone()));
     let mut limit = std::pin::pin!(clock.limit(job.timeout));
     let mut rows = job.register.as_ref().map(|_| Vec::new());
+    let copies = matches!(job.action, Action::Upload(_) | Action::Download(_));
+    let mut ticks = tokio::time::interval(PROGRESS);
+    let mut shown = Progress::default();
     let stopped = loop {
         tokio::select! {
             biased;
@@ -95,7 +132,14 @@ pub(super) async fn follow(
                 while let Ok(said) = said.try_recv() {
                     tell(out, job, said, &mut rows).await?;
                 }
-                return Ok(ended(worked, rows));
+                return ended(out, job, worked, rows).await;
+            }
+            _ = ticks.tick(), if copies => {
+                let progress = meter.progress();
+                if progress != shown {
+                    shown = progress;
+                    out.say_if_heard(News::Progress(job.task.clone(), shown.clone()));
+                }
             }
         }
     };
@@ -103,19 +147,20 @@ pub(super) async fn follow(
     // What it says now is of no use, but it must not wait for room to say it.
     said.close();
     let worked = tokio::time::timeout(CLEAN_UP, work).await;
-    let remote = match worked {
-        Ok(_) => Remains::Ended,
-        Err(_) => Remains::MaybeRunning,
+    let remote = match &worked {
+        Ok(worked) if worked.left.is_empty() => Remains::Stopped,
+        Ok(_) | Err(_) => Remains::HalfDone,
     };
     let outcome = match stopped {
         Stopped::Cancelled => Outcome::Cancelled { remote },
         Stopped::TimedOut(after) => Outcome::TimedOut { after, remote },
     };
-    let tally = worked.map(|worked| worked.tally).ok();
-    Ok(Followed {
-        tally,
+    let worked = worked.unwrap_or_default();
+    let followed = Followed {
+        tally: Some(worked.tally),
         ..Followed::of(outcome)
-    })
+    };
+    Ok((followed, worked.left))
 }
 
 async fn told_to_stop(cancel: &mut watch::Receiver<Level>) {
@@ -139,16 +184,29 @@ async fn tell(
     .await
 }
 
-fn ended(worked: Worked, rows: Option<Vec<Value>>) -> Followed {
+async fn ended(
+    out: &mut Outbox,
+    job: &Job,
+    worked: Worked,
+    rows: Option<Vec<Value>>,
+) -> Result<(Followed, Vec<RemotePath>), SpillLost> {
+    for note in worked.notes {
+        out.say(News::Note(Severity::Warning, note)).await?;
+    }
+    if !worked.would.is_empty() {
+        let text = worked.would.join("\n");
+        out.say(News::Print(job.task.clone(), text)).await?;
+    }
     let outcome = match worked.trouble {
         None => Outcome::Ok { status: None },
         Some((cause, reason)) => Outcome::Failed(Failure::Files { cause, reason }),
     };
-    Followed {
+    let followed = Followed {
         tally: Some(worked.tally),
         rows,
         ..Followed::of(outcome)
-    }
+    };
+    Ok((followed, worked.left))
 }
 
 /// Why a task on files could not begin.

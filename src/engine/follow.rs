@@ -233,11 +233,21 @@ const ASIDE_BYTES: usize = 4096;
 
 /// Runs a small command of our own; gives its standard output, or why there is none.
 pub(super) async fn aside(session: &mut Session, spawn: Spawn) -> Result<String, String> {
+    aside_within(session, spawn, ASIDE_TIME, ASIDE_BYTES).await
+}
+
+/// The same for one that may take `time` and say `most` bytes.
+pub(super) async fn aside_within(
+    session: &mut Session,
+    spawn: Spawn,
+    time: Duration,
+    most: usize,
+) -> Result<String, String> {
     let mut process = session
         .start(spawn)
         .await
         .map_err(|error| error.to_string())?;
-    let mut kept = [Capture::new(ASIDE_BYTES), Capture::new(ASIDE_BYTES)];
+    let mut kept = [Capture::new(most), Capture::new(most)];
     let reading = async {
         loop {
             match process.next().await {
@@ -248,7 +258,7 @@ pub(super) async fn aside(session: &mut Session, spawn: Spawn) -> Result<String,
             }
         }
     };
-    let ending = tokio::time::timeout(ASIDE_TIME, reading).await;
+    let ending = tokio::time::timeout(time, reading).await;
     let [stdout, stderr] = kept;
     match ending {
         Ok(Ending::Exited {
@@ -266,10 +276,7 @@ pub(super) async fn aside(session: &mut Session, spawn: Spawn) -> Result<String,
         Ok(Ending::NotStarted { reason } | Ending::Lost { reason }) => Err(reason),
         Err(_) => {
             process.close().await;
-            Err(format!(
-                "no answer in {}",
-                crate::text::duration(ASIDE_TIME)
-            ))
+            Err(format!("no answer in {}", crate::text::duration(time)))
         }
     }
 }

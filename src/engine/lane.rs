@@ -21,7 +21,7 @@ use crate::job::{Action, Command, HostId, Input, Job, ROWS_LIMIT, Registered, Ta
 use crate::outcome::{Cause, Failure, HostProblem, Outcome, Phase, Remains};
 use crate::output::backlog::Backlog;
 use crate::session::{Process, Session, Spawn, SpawnError, Stdin};
-use crate::sftp::{Client, Settings};
+use crate::sftp::{Client, Code, RemotePath, Settings};
 use crate::target::{Dial, Way};
 
 /// One host at work.
@@ -168,10 +168,10 @@ impl Lane {
                 self.remove_script(&path).await?;
                 followed
             }
-            Action::List(_) => {
+            Action::List(_) | Action::Upload(_) | Action::Download(_) => {
                 let client = self.sftp(&way).await?;
                 began = self.say_start(&job).await?;
-                self.work_on_files(client, &job).await?
+                self.work_on_files(&way, client, &job).await?
             }
             Action::Print(text) => {
                 began = self.say_start(&job).await?;
@@ -295,16 +295,53 @@ impl Lane {
 
     async fn work_on_files(
         &mut self,
+        way: &Arc<Way>,
         client: Result<Client, Refused>,
         job: &Job,
     ) -> Result<Followed, Halt> {
-        let clock = &self.desk.clock;
-        Ok(match client {
-            Ok(client) => {
-                files::follow(client, job, clock, &mut self.out, &mut self.cancel).await?
+        let client = match client {
+            Ok(client) => client,
+            Err(refused) => return Ok(Followed::of(files::not_begun(&refused))),
+        };
+        let desk = Arc::clone(&self.desk);
+        let errand = files::Errand {
+            client,
+            job,
+            clock: &desk.clock,
+            copies: &desk.copies,
+            session: self.open.as_mut().map(|open| &mut open.session),
+        };
+        let (followed, left) = files::follow(errand, &mut self.out, &mut self.cancel).await?;
+        self.take_away(way, left).await?;
+        Ok(followed)
+    }
+
+    /// Files that are not complete, of a server that ended: another one may remove them.
+    async fn take_away(&mut self, way: &Arc<Way>, left: Vec<RemotePath>) -> Result<(), Halt> {
+        let Some(first) = left.first() else {
+            return Ok(());
+        };
+        let removed = async {
+            let client = self.sftp(way).await.ok()?.ok()?;
+            for path in &left {
+                match client.remove(path).await {
+                    Ok(()) => {}
+                    Err(error) if error.code() == Some(Code::NoSuchFile) => {}
+                    Err(_) => return None,
+                }
             }
-            Err(refused) => Followed::of(files::not_begun(&refused)),
-        })
+            Some(())
+        };
+        let removed = tokio::time::timeout(files::CLEAN_UP, removed).await;
+        if !matches!(removed, Ok(Some(()))) {
+            let more = match left.len() - 1 {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let text = format!("may be left behind, not complete: {first}{more}");
+            self.out.say(News::Note(Severity::Warning, text)).await?;
+        }
+        Ok(())
     }
 
     /// True when a connection was opened just now.
@@ -492,7 +529,7 @@ fn spawn(desk: &Desk, job: &Job, command: Command) -> Spawn {
     }
 }
 
-fn in_sh(text: String, stdin: Stdin) -> Spawn {
+pub(super) fn in_sh(text: String, stdin: Stdin) -> Spawn {
     let command = Command::Argv(vec!["/bin/sh".into(), "-c".into(), text]);
     Spawn {
         command,
@@ -503,7 +540,7 @@ fn in_sh(text: String, stdin: Stdin) -> Spawn {
     }
 }
 
-fn quote(word: &str) -> String {
+pub(super) fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 

@@ -45,6 +45,7 @@ pub(super) async fn list(
             trouble: walked
                 .trouble
                 .filter(|(cause, _)| !listing.ignore_errors || *cause == FilesCause::Protocol),
+            ..Worked::default()
         },
         Err(error) => Worked::failed(error.cause(), error.to_string()),
     }

@@ -7,6 +7,7 @@
 
 pub mod attempts;
 pub mod clock;
+mod copy;
 mod files;
 mod follow;
 mod lane;
@@ -16,6 +17,7 @@ mod sftp;
 pub mod shape;
 pub mod sizing;
 pub mod state;
+mod sums;
 mod termination;
 
 use std::collections::{HashMap, VecDeque};
@@ -93,6 +95,7 @@ struct Desk {
     spill: SpillBudget,
     backlog_memory: usize,
     stdin: Mutex<Option<mpsc::Receiver<Bytes>>>,
+    copies: copy::Shared,
 }
 
 impl Desk {
@@ -121,7 +124,9 @@ pub async fn run(
     let (output, heard) = mpsc::channel(NEWS_QUEUE);
     let news = Ways { beginnings, output };
     let (cancel, _) = watch::channel(Level::Run);
+    let copies = copy::Shared::of(&setup.plan);
     let desk = Arc::new(Desk {
+        copies,
         plan: setup.plan,
         connector: setup.connector,
         gates: attempts::Gates::default(),

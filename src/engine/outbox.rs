@@ -79,6 +79,15 @@ impl Outbox {
         Ok(())
     }
 
+    /// Says something that is of use only at once: not at all while there is no room for it.
+    pub(super) fn say_if_heard(&mut self, news: News) {
+        if self.is_empty()
+            && let Ok(permit) = self.loop_.try_reserve()
+        {
+            permit.send((self.host, news));
+        }
+    }
+
     /// Output offered from now on belongs to this task.
     pub(super) fn belongs_to(&mut self, task: &TaskRef) {
         self.task = Some(task.clone());

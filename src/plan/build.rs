@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::values::{HOST_FIELDS, OWN_NAMES, RESULT_FIELDS};
-use super::{Plan, Play, Reaching, Step, Task};
+use super::{Plan, Play, Reaching, Step, Task, copies};
 use crate::diagnostic::{At, Diagnostic, Source};
 use crate::event::RunInfo;
 use crate::inventory::{Inventory, Pattern, PatternError, Selected, Unknown};
@@ -79,7 +79,9 @@ pub fn build(playbook: Playbook, ground: &Ground) -> Result<Built, PlanError> {
     }
     let title = playbook.source.path.display().to_string();
     let mut plan = draft.finish(title, playbook.vars, |plan, doubts| {
-        undefined_names(plan, &source, doubts)
+        let mut found = undefined_names(plan, &source, doubts);
+        found.extend(copies::flat_for_many(plan));
+        found
     })?;
     let meant = bare_braces(&plan.plan, playbook.bare_braces);
     plan.warnings.extend(meant);
@@ -148,7 +150,12 @@ pub fn listings(
 }
 
 /// A task without values to fill in, alone in its play.
-fn plain_task(play: usize, name: String, action: Action, timeout: Option<Duration>) -> Task {
+pub(super) fn plain_task(
+    play: usize,
+    name: String,
+    action: Action,
+    timeout: Option<Duration>,
+) -> Task {
     let id = TaskId {
         play: PlayId(u16::try_from(play).unwrap_or(u16::MAX)),
         index: 0,
@@ -174,7 +181,11 @@ fn plain_task(play: usize, name: String, action: Action, timeout: Option<Duratio
 }
 
 /// Plays of one task each.
-fn plan_of(title: String, plays: Vec<(String, Task)>, ground: &Ground) -> Result<Built, PlanError> {
+pub(super) fn plan_of(
+    title: String,
+    plays: Vec<(String, Task)>,
+    ground: &Ground,
+) -> Result<Built, PlanError> {
     let mut draft = Draft::new(ground);
     let settings = playbook::Settings::default();
     for (pattern, task) in plays {
@@ -647,6 +658,8 @@ fn step(action: playbook::Action, folder: &Path) -> Result<Step, Box<Diagnostic>
             paths,
             listing: Arc::new(listing),
         },
+        playbook::Action::Upload(copy) => copies::step(copy, folder, false)?,
+        playbook::Action::Download(copy) => copies::step(copy, folder, true)?,
         playbook::Action::Print(text) => Step::Print(text),
         playbook::Action::Pause(time) => Step::Pause(time),
         playbook::Action::Script { path, args } => {
@@ -707,10 +720,23 @@ fn task_name(task: &playbook::Task) -> String {
             let paths: Vec<&str> = paths.iter().map(Template::text).collect();
             format!("ls {}", paths.join(" "))
         }
+        playbook::Action::Upload(copy) => {
+            let paths: Vec<&str> = copy.sources.iter().map(Template::text).collect();
+            format!("upload {} -> {}", paths.join(" "), copy.dest.text())
+        }
+        playbook::Action::Download(copy) => {
+            let paths: Vec<&str> = copy.sources.iter().map(Template::text).collect();
+            format!("download {} -> {}", paths.join(" "), copy.dest.text())
+        }
         playbook::Action::Print(text) => format!("print: {}", text.text()),
         playbook::Action::Pause(time) => format!("pause {}", text::duration(*time)),
     };
-    text::fit(&one_line(&text), 48).into_owned()
+    task_name_of(&text)
+}
+
+/// The name of a task that has none: what it does, cut.
+pub(super) fn task_name_of(text: &str) -> String {
+    text::fit(&one_line(text), 48).into_owned()
 }
 
 /// The first line that says something, with what a terminal would obey made visible.
@@ -762,9 +788,11 @@ fn undefined_names(plan: &Plan, source: &Arc<Source>, doubts: &Doubts<'_>) -> Ve
     for play in &plan.plays {
         for task in &play.tasks {
             let hostless = doubts.about_hosts_of(task.reference.id.play);
+            let in_files = task.names_in_documents();
             for name in task
                 .templates()
                 .flat_map(Template::names)
+                .chain(&in_files)
                 .filter(|name| !name.optional && !doubts.names.contains(name.root()))
             {
                 let root = name.root();

@@ -5,23 +5,28 @@
 //! in later, one [`Job`] at a time.
 
 mod build;
+mod copies;
 mod reach;
 mod values;
 
 pub use build::{Built, Ground, PlanError, Single, build, listings, single};
+pub use copies::{Request, copies};
 pub use reach::{Defaults, Reaching};
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::diagnostic::At;
 use crate::event::RunInfo;
 use crate::job::{
     Action, Command, HostId, Input, Job, OnFailure, PlayId, Registered, TaskId, TaskRef,
 };
 use crate::listing::Listing;
-use crate::playbook::{Line, Template};
+use crate::playbook::{Document, Line, Name, Template};
 use crate::target::{Target, Vars, Way};
+use crate::transfer::How;
 
 /// Everything a run will do.
 #[derive(Debug)]
@@ -100,6 +105,34 @@ pub enum Step {
         /// How.
         listing: Arc<Listing>,
     },
+    /// Files to the host.
+    Upload {
+        /// Paths here; empty where files are filled in.
+        sources: Vec<Template>,
+        /// Files that are filled in, with the mode of each.
+        documents: Vec<(Document, u32)>,
+        /// Where to.
+        dest: Template,
+        /// What local paths are relative to.
+        folder: Arc<Path>,
+        /// How.
+        how: Arc<How>,
+        /// Where the sources are written.
+        at: At,
+    },
+    /// Files from the host.
+    Download {
+        /// Paths there.
+        sources: Vec<Template>,
+        /// Where to.
+        dest: Template,
+        /// What local paths are relative to.
+        folder: Arc<Path>,
+        /// How.
+        how: Arc<How>,
+        /// Hosts get no directories of their own.
+        flat: bool,
+    },
     /// Text.
     Print(Template),
     /// Time.
@@ -143,6 +176,17 @@ impl Plan {
             .map_err(|reason| (task.reference.clone(), reason))
     }
 
+    /// The bounds on bytes a second that tasks name.
+    pub fn bandwidths(&self) -> impl Iterator<Item = u64> {
+        let tasks = self.plays.iter().flat_map(|play| &play.tasks);
+        tasks.filter_map(|task| match &task.action {
+            Step::Upload { how, .. } | Step::Download { how, .. } => how.bandwidth,
+            Step::Plain(Action::Upload(upload)) => upload.how.bandwidth,
+            Step::Plain(Action::Download(download)) => download.how.bandwidth,
+            _ => None,
+        })
+    }
+
     /// The number of tasks over all plays.
     #[must_use]
     pub fn tasks(&self) -> usize {
@@ -172,6 +216,21 @@ impl Step {
             Self::List { paths, .. } => {
                 let paths: Vec<&str> = paths.iter().map(Template::text).collect();
                 format!("ls {}", paths.join(" "))
+            }
+            Self::Upload {
+                sources,
+                documents,
+                dest,
+                ..
+            } => {
+                let files = documents.iter().map(|(document, _)| document.name());
+                let paths = sources.iter().map(Template::text).chain(files);
+                let paths: Vec<&str> = paths.collect();
+                format!("upload {} -> {}", paths.join(" "), dest.text())
+            }
+            Self::Download { sources, dest, .. } => {
+                let paths: Vec<&str> = sources.iter().map(Template::text).collect();
+                format!("download {} -> {}", paths.join(" "), dest.text())
             }
             Self::Print(text) => format!("print {}", text.text()),
             Self::Pause(time) => format!("pause {}", crate::text::duration(*time)),
@@ -204,6 +263,7 @@ impl Task {
                     ..(**listing).clone()
                 }))
             }
+            Step::Upload { .. } | Step::Download { .. } => copies::fill(&self.action, fill)?,
             Step::Print(text) => Action::Print(fill.text(text)?),
             Step::Pause(time) => Action::Pause(*time),
             Step::Plain(action) => action.clone(),
@@ -236,6 +296,21 @@ impl Task {
         })
     }
 
+    /// The variables of files that are filled in, as if they stood where the file is named.
+    fn names_in_documents(&self) -> Vec<Name> {
+        let Step::Upload { documents, at, .. } = &self.action else {
+            return Vec::new();
+        };
+        let needed = documents.iter().flat_map(|(document, _)| document.needed());
+        needed
+            .map(|name| Name {
+                path: name.to_owned(),
+                span: at.span.clone(),
+                optional: false,
+            })
+            .collect()
+    }
+
     /// Every text of the task that may hold values, with a word for what it is.
     fn templates(&self) -> impl Iterator<Item = &Template> {
         let action: Vec<&Template> = match &self.action {
@@ -245,6 +320,9 @@ impl Task {
             },
             Step::Script { args, .. } => args.iter().collect(),
             Step::List { paths, .. } => paths.iter().collect(),
+            Step::Upload { sources, dest, .. } | Step::Download { sources, dest, .. } => {
+                sources.iter().chain([dest]).collect()
+            }
             Step::Print(text) => vec![text],
             Step::Pause(_) | Step::Plain(_) => Vec::new(),
         };

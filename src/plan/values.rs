@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Plan, Play, Task};
 use crate::job::{HostId, Registered};
 use crate::outcome::{ExitStatus, Failure, Outcome};
-use crate::playbook::{Scope, Template};
+use crate::playbook::{Document, Scope, Template};
 use crate::target::{Target, Vars, Way};
 
 /// Names that exist on every host without anybody setting them.
@@ -72,6 +72,16 @@ impl<'a> Fill<'a> {
                 .render_shell(self.scope())
                 .map_err(|error| error.to_string()),
         }
+    }
+
+    /// The host's name.
+    pub(super) fn host(&self) -> &str {
+        self.plan.targets[self.host.0 as usize].name.as_str()
+    }
+
+    /// A file that is filled in.
+    pub(super) fn document(&self, document: &Document) -> Result<String, String> {
+        document.render(self.scope())
     }
 
     fn scope(&self) -> &Scope {

@@ -559,6 +559,8 @@ tasks:
                 Action::Run(Line::Shell(t)) | Action::Print(t) => look(t),
                 Action::Run(Line::Argv(words)) => words.iter().for_each(&mut look),
                 Action::List { .. }
+                | Action::Upload(_)
+                | Action::Download(_)
                 | Action::Script { .. }
                 | Action::Local(_)
                 | Action::Pause(_) => {}

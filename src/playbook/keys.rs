@@ -17,7 +17,9 @@ pub(super) const SETTINGS: &[&str] = &[
     "on_failure",
 ];
 /// What a task can do; exactly one of them.
-pub(super) const ACTIONS: &[&str] = &["run", "script", "local", "ls", "print", "pause"];
+pub(super) const ACTIONS: &[&str] = &[
+    "run", "script", "local", "upload", "download", "ls", "print", "pause",
+];
 /// Keys of a task besides [`ACTIONS`].
 pub(super) const TASK: &[&str] = &[
     "name",
@@ -39,12 +41,49 @@ pub(super) const LS: &[&str] = &[
     "min_size", "max_size", "owner", "mode", "errors",
 ];
 
+/// Keys of `upload`.
+pub(super) const UPLOAD: &[&str] = &[
+    "src",
+    "dest",
+    "template",
+    "mode",
+    "preserve",
+    "owner",
+    "verify",
+    "only_changed",
+    "delete",
+    "resume",
+    "symlinks",
+    "exclude",
+    "bandwidth",
+    "backup",
+    "durable",
+];
+
+/// Keys of `download`.
+pub(super) const DOWNLOAD: &[&str] = &[
+    "src",
+    "dest",
+    "flat",
+    "mode",
+    "preserve",
+    "verify",
+    "only_changed",
+    "delete",
+    "resume",
+    "symlinks",
+    "exclude",
+    "bandwidth",
+    "backup",
+    "durable",
+];
+
 /// Part of the language, but not of this version.
 pub(super) const LATER_FILE: &[&str] = &["secrets", "handlers"];
 pub(super) const LATER_PLAY: &[&str] = &["rollout", "handlers"];
 pub(super) const LATER_SETTINGS: &[&str] = &["jump", "become"];
 pub(super) const LATER_ACTIONS: &[&str] = &[
-    "upload", "download", "wait_for", "assert", "set", "block", "rescue", "always", "include",
+    "wait_for", "assert", "set", "block", "rescue", "always", "include",
 ];
 pub(super) const LATER_TASK: &[&str] = &[
     "tags",
@@ -83,8 +122,10 @@ pub(super) fn foreign(key: &str) -> Option<&'static str> {
         "steps" | "pre_tasks" | "post_tasks" => "write `tasks:`",
         "variables" => "write `vars:`",
         "private_key" | "key" | "identity_file" => "a private key file is written `identity: ...`",
-        "copy" | "put" => "sending files (`upload`) is not part of this version yet",
-        "fetch" | "get" => "fetching files (`download`) is not part of this version yet",
+        "copy" | "put" | "synchronize" => {
+            "sending files is written `upload: {src: ..., dest: ...}`"
+        }
+        "fetch" | "get" => "fetching files is written `download: {src: ..., dest: ...}`",
         "roles" | "import_tasks" | "include_tasks" => "`include` is not part of this version yet",
         "until" | "retries" | "delay" => "`retry` is not part of this version yet",
         _ => return None,

@@ -4,6 +4,8 @@
 //! written, `validate` makes the [`model`] of it, [`template`] fills `${{ }}`, `shell` knows how a
 //! value is escaped for its place in shell text.
 
+mod copies;
+pub mod document;
 mod files;
 mod keys;
 pub mod model;
@@ -19,7 +21,10 @@ mod corpus;
 
 use std::sync::Arc;
 
-pub use model::{Action, Hosts, Line, Loaded, Located, Play, Playbook, Settings, Strategy, Task};
+pub use document::Document;
+pub use model::{
+    Action, Copy, Hosts, Line, Loaded, Located, Play, Playbook, Settings, Strategy, Task,
+};
 pub use template::{Name, RenderCause, RenderError, Scope, Template, TemplateError};
 
 use crate::diagnostic::{Diagnostic, Source};

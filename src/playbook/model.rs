@@ -9,6 +9,7 @@ use crate::diagnostic::{At, Diagnostic, Source};
 use crate::job::OnFailure;
 use crate::listing::Listing;
 use crate::target::Vars;
+use crate::transfer::How;
 
 /// What [`super::load`] returns.
 #[derive(Debug)]
@@ -169,10 +170,31 @@ pub enum Action {
         /// How; its own paths are empty.
         listing: Listing,
     },
+    /// Files to the host.
+    Upload(Copy),
+    /// Files from the host.
+    Download(Copy),
     /// Text for the person who runs the playbook.
     Print(Template),
     /// Wait.
     Pause(Duration),
+}
+
+/// Files that are copied, either way.
+#[derive(Debug)]
+pub struct Copy {
+    /// What is copied, at least one. Local paths are relative to the playbook's folder.
+    pub sources: Vec<Template>,
+    /// Where to.
+    pub dest: Template,
+    /// How.
+    pub how: How,
+    /// The sources are filled in for each host.
+    pub template: bool,
+    /// Hosts get no directories of their own here.
+    pub flat: bool,
+    /// Where the sources are written.
+    pub at: At,
 }
 
 /// A command line as written.

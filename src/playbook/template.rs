@@ -244,6 +244,11 @@ impl Scope {
         None
     }
 
+    /// All variables as one value, for a whole file that is filled in.
+    pub(super) fn as_value(&self) -> Value {
+        Value::from_object(self.names.clone())
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.0.keys().map(String::as_str)
@@ -278,6 +283,15 @@ enum Filled {
 }
 
 impl Template {
+    /// Text without gaps, whatever it holds.
+    #[must_use]
+    pub fn plain(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            parts: vec![Part::Literal(0..text.len())],
+        }
+    }
+
     /// Parses text that no shell will read: a name, an argument, the value of a variable.
     ///
     /// # Errors

@@ -33,6 +33,8 @@ pub(super) enum Level {
     Defaults,
     Task,
     List,
+    Upload,
+    Download,
 }
 
 impl Level {
@@ -43,6 +45,8 @@ impl Level {
             Self::Defaults => "`defaults`",
             Self::Task => "a task",
             Self::List => "`ls`",
+            Self::Upload => "`upload`",
+            Self::Download => "`download`",
         }
     }
 
@@ -60,6 +64,8 @@ impl Level {
             Self::Defaults => keys::SETTINGS.to_vec(),
             Self::Task => [keys::ACTIONS, keys::TASK].concat(),
             Self::List => keys::LS.to_vec(),
+            Self::Upload => keys::UPLOAD.to_vec(),
+            Self::Download => keys::DOWNLOAD.to_vec(),
         }
     }
 
@@ -70,7 +76,7 @@ impl Level {
             Self::Play => [keys::LATER_PLAY, keys::LATER_SETTINGS].concat(),
             Self::Defaults => keys::LATER_SETTINGS.to_vec(),
             Self::Task => [keys::LATER_ACTIONS, keys::LATER_TASK].concat(),
-            Self::List => Vec::new(),
+            Self::List | Self::Upload | Self::Download => Vec::new(),
         }
     }
 }
@@ -486,6 +492,8 @@ impl<'a> Check<'a> {
             "run" => self.line(key, value).map(Action::Run),
             "local" => self.line(key, value).map(Action::Local),
             "ls" => self.listing(value),
+            "upload" => self.copy(key, value, Level::Upload),
+            "download" => self.copy(key, value, Level::Download),
             "print" => self.template(key, value).map(Action::Print),
             "pause" => self.duration(key, value, true).map(Action::Pause),
             "script" => {
@@ -507,6 +515,8 @@ impl<'a> Check<'a> {
             ("print", [&of_process[..], &of_result].concat()),
             ("pause", [&of_process[..], &of_result].concat()),
             ("ls", of_process.to_vec()),
+            ("upload", of_process.to_vec()),
+            ("download", of_process.to_vec()),
         ] {
             if has(action).is_none() {
                 continue;

@@ -1,6 +1,6 @@
 //! The live region: what is going on now, in a few lines below the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::style::{Kind, Styles};
@@ -8,6 +8,7 @@ use crate::event::{Event, What};
 use crate::job::TaskRef;
 use crate::target::HostName;
 use crate::text;
+use crate::transfer::Progress;
 
 /// Width of the progress bar, in cells.
 const BAR: usize = 10;
@@ -25,8 +26,85 @@ pub(super) struct Live {
     begun: usize,
     running: BTreeMap<HostName, Running>,
     sums: BTreeMap<&'static str, usize>,
+    copies: Copies,
     over: bool,
 }
+
+/// Files on their way, over all hosts.
+#[derive(Debug, Default)]
+struct Copies {
+    under_way: BTreeMap<HostName, Progress>,
+    /// Of hosts that have finished.
+    files: u64,
+    bytes: u64,
+    /// When how many bytes had been moved, the oldest first.
+    samples: VecDeque<(Duration, u64)>,
+}
+
+impl Copies {
+    fn add(&mut self, at: Duration, host: &HostName, progress: &Progress) {
+        self.under_way.insert(host.clone(), progress.clone());
+        self.samples.push_back((at, self.moved()));
+        while self.samples.len() > 2
+            && let Some((oldest, _)) = self.samples.front()
+            && at.saturating_sub(*oldest) > RATE_SPAN
+        {
+            self.samples.pop_front();
+        }
+    }
+
+    fn end(&mut self, host: &HostName) {
+        if let Some(progress) = self.under_way.remove(host) {
+            self.files += progress.files;
+            self.bytes += progress.bytes;
+        }
+    }
+
+    fn moved(&self) -> u64 {
+        self.bytes + self.under_way.values().map(|one| one.bytes).sum::<u64>()
+    }
+
+    /// Bytes a second of late.
+    fn rate(&self) -> Option<u64> {
+        let (first, last) = (self.samples.front()?, self.samples.back()?);
+        let time = last.0.checked_sub(first.0)?.as_secs_f64();
+        (time > 0.5).then(|| (last.1.saturating_sub(first.1) as f64 / time) as u64)
+    }
+
+    /// `12 of 40 files   412.0 MiB of 1.2 GiB   86.0 MiB/s   9s left`
+    fn line(&self) -> Option<String> {
+        if self.under_way.is_empty() {
+            return None;
+        }
+        let running = || self.under_way.values();
+        let files = self.files + running().map(|one| one.files).sum::<u64>();
+        let total = |of: fn(&Progress) -> Option<u64>, done: u64| {
+            let known: Option<u64> = running().map(of).sum();
+            known.map(|known| known + done)
+        };
+        let mut line = match total(|one| one.files_total, self.files) {
+            Some(all) => format!("{files} of {all} files"),
+            None => format!("{files} files"),
+        };
+        let moved = self.moved();
+        let all = total(|one| one.bytes_total, self.bytes);
+        line.push_str(&format!("   {}", text::size(moved)));
+        if let Some(all) = all {
+            line.push_str(&format!(" of {}", text::size(all)));
+        }
+        if let Some(rate) = self.rate() {
+            line.push_str(&format!("   {}/s", text::size(rate)));
+            if let (Some(all), 1..) = (all, rate) {
+                let left = Duration::from_secs(all.saturating_sub(moved) / rate);
+                line.push_str(&format!("   {} left", text::duration(left)));
+            }
+        }
+        Some(line)
+    }
+}
+
+/// How far back a rate looks.
+const RATE_SPAN: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 struct Play {
@@ -80,6 +158,7 @@ impl Live {
                 ..
             } => {
                 self.running.remove(host);
+                self.copies.end(host);
                 *self.sums.entry(outcome.word()).or_default() += 1;
                 if let Some(play) = &mut self.play {
                     *play.done.entry(task.id.index).or_default() += 1;
@@ -98,11 +177,18 @@ impl Live {
                 self.running.remove(host);
                 self.ended += 1;
             }
+            What::Progress { host, progress, .. } => {
+                self.copies.add(event.at, host, progress);
+                if let (Some(running), Some(file)) = (self.running.get_mut(host), &progress.current)
+                {
+                    let percent = file.bytes * 100 / file.total.max(1);
+                    running.last = format!("{} {percent}%", file_name(&file.path));
+                }
+            }
             What::RunEnd { .. } => self.over = true,
             What::HostReady { .. }
             | What::BatchStart { .. }
             | What::Entries { .. }
-            | What::Progress { .. }
             | What::Print { .. }
             | What::Retry { .. }
             | What::Diagnostic { .. }
@@ -134,6 +220,9 @@ impl Live {
         lines.push(text::fit(&self.progress(now), columns - 1).into_owned());
         if let Some(waiting) = self.waiting(now) {
             lines.push(text::fit(&waiting, columns - 1).into_owned());
+        }
+        if let Some(copies) = self.copies.line() {
+            lines.push(text::fit(&copies, columns - 1).into_owned());
         }
         if let Some(sums) = self.sums() {
             lines.push(text::fit(&sums, columns - 1).into_owned());
@@ -204,6 +293,10 @@ impl Live {
 fn bar(done: usize, all: usize) -> String {
     let filled = (done * BAR).checked_div(all).unwrap_or(0).min(BAR);
     format!("▕{}{}▏", "█".repeat(filled), "░".repeat(BAR - filled))
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 fn clock(now: Duration) -> String {

@@ -18,7 +18,7 @@ use crate::event::{Block, Event, LineEnd, RunInfo, Severity, Stream, What};
 use crate::job::{TaskId, TaskRef};
 use crate::listing::Entry;
 use crate::outcome::{ExitStatus, Failure, Outcome, Remains};
-use crate::transfer::{Progress, Tally};
+use crate::transfer::{Progress, Tally, Verified};
 
 /// The renderer of `--format ndjson` and `--events`.
 #[derive(Debug, Default)]
@@ -250,6 +250,7 @@ fn sums(tally: &Tally) -> Value {
         "unchanged": tally.unchanged,
         "deleted": tally.deleted,
         "errors": tally.errors,
+        "verified": tally.verified.map(Verified::word),
         "changed": tally.changed(),
     })
 }
@@ -418,6 +419,8 @@ fn remains_word(remains: Remains) -> &'static str {
         Remains::NotStarted => "not_started",
         Remains::Ended => "killed",
         Remains::MaybeRunning => "maybe_running",
+        Remains::Stopped => "stopped",
+        Remains::HalfDone => "half_done",
     }
 }
 

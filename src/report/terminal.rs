@@ -23,6 +23,7 @@ use crate::outcome::{HostProblem, Outcome};
 use crate::recap::Recap;
 use crate::target::HostName;
 use crate::text;
+use crate::transfer::Tally;
 
 /// Names longer than this are cut in the middle.
 const WIDEST_NAME: usize = 20;
@@ -194,19 +195,22 @@ impl TextRenderer {
         task: &TaskRef,
         outcome: &Outcome,
         took: Duration,
+        moved: Option<Tally>,
         ink: &mut Ink,
     ) {
         let good = matches!(outcome, Outcome::Ok { .. } | Outcome::Skipped { .. });
         let calm = self.single || !self.options.terminal;
         // What ran no process (print, pause) has shown itself.
         let shown = matches!(outcome, Outcome::Ok { status: None });
-        if good && (!self.talk() || (calm || shown) && !self.verbose(1)) {
+        // A copy has nothing else to show for itself.
+        let quiet = moved.is_none() && (calm || shown) && !self.verbose(1);
+        if good && (!self.talk() || quiet) {
             return;
         }
-        let ending = if good {
-            String::new()
-        } else {
-            outcome.to_string()
+        let ending = match (good, moved) {
+            (true, Some(moved)) => moved.words(),
+            (true, None) => String::new(),
+            (false, _) => outcome.to_string(),
         };
         let ending = text::printable(ending.as_bytes()).into_owned();
         let line = if self.options.terminal {
@@ -367,10 +371,11 @@ impl Renderer for TextRenderer {
                 task,
                 outcome,
                 took,
-                tally: _,
+                tally,
                 rescued: _,
             } => {
-                self.task_end(host, task, outcome, *took, ink);
+                let moved = tally.filter(|tally| !tally.found);
+                self.task_end(host, task, outcome, *took, moved, ink);
             }
             What::HostProblem { host, problem } => self.problem(host, problem, ink),
             What::Diagnostic {

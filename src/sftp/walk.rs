@@ -56,6 +56,7 @@ pub async fn walk(
         owners: Mutex::default(),
     };
     let mut walked = Walked::default();
+    walked.tally.found = true;
     for path in &listing.paths {
         walk.tree(path, &mut walked).await?;
     }

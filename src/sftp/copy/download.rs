@@ -127,7 +127,9 @@ impl Down<'_> {
         let mut starts = Vec::new();
         for source in &self.download.sources {
             let path = self.copying.beyond_tilde(source).await?;
-            let expanded = self.copying.unless_stopped(roots(self.copying.client, &path));
+            let expanded = self
+                .copying
+                .unless_stopped(roots(self.copying.client, &path));
             match expanded.await? {
                 Ok(paths) => starts.extend(paths),
                 Err(error) => {
@@ -630,7 +632,7 @@ impl Down<'_> {
                 let (folder, name) = (folder.clone(), file.name.clone());
                 let ours = blocking(move || sum_of(&mut folder.read(&name)?)).await;
                 let ours = ours.map_err(|error| Fault::local(&file.remote, &error))?;
-                ours == self.copying.remote_sum(&file.remote).await?
+                self.copying.has_sum(&file.remote, ours).await?
             }
         })
     }
@@ -656,9 +658,11 @@ impl Arriving<'_> {
         let exact = how.preserve.mode || how.preserve.set_id;
         let times = how.preserve.times || how.only_changed == Some(Same::SizeAndTime);
         Finish {
-            mode: how
-                .mode
-                .unwrap_or(if exact { mode } else { without_umask(mode & 0o777) }),
+            mode: how.mode.unwrap_or(if exact {
+                mode
+            } else {
+                without_umask(mode & 0o777)
+            }),
             times: attrs.times.filter(|_| times),
             durable: how.durable,
             backup: how.backup,
@@ -824,10 +828,7 @@ impl Arriving<'_> {
             }
             return Ok(());
         };
-        Err(Fault::File(
-            FilesCause::Changed,
-            format!("{remote}: {why}"),
-        ))
+        Err(Fault::File(FilesCause::Changed, format!("{remote}: {why}")))
     }
 
     async fn compare(&self, pieces: impl Iterator<Item = &Bytes>) -> Result<(), Fault> {
@@ -841,7 +842,7 @@ impl Arriving<'_> {
 
     async fn check_sum(&self, ours: Sum) -> Result<(), Fault> {
         let remote = &self.file.remote;
-        if self.down.copying.remote_sum(remote).await? == ours {
+        if self.down.copying.has_sum(remote, ours).await? {
             return Ok(());
         }
         let reason = format!("{remote}: what came differs from what the host has");

@@ -22,7 +22,7 @@ mod tests;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use download::download;
@@ -33,7 +33,6 @@ pub use upload::upload;
 use super::{BadPattern, Client, Error, Filter, RemotePath};
 use crate::listing::Wanted;
 use crate::outcome::FilesCause;
-use crate::text::printable;
 use crate::transfer::{How, Tally};
 
 /// Files that are under way at once on one host.
@@ -55,6 +54,17 @@ pub struct Copying<'a> {
     filter: Filter,
     mark: String,
     sums: Mutex<Sums>,
+    /// Where to ask for a checksum that the host makes itself.
+    tool: Option<mpsc::Sender<SumAsk>>,
+}
+
+/// A question for the checksum of a file on the host.
+#[derive(Debug)]
+pub struct SumAsk {
+    /// Which file.
+    pub path: RemotePath,
+    /// Takes its SHA-256, or `None` where the host has no tool that can be asked.
+    pub answer: oneshot::Sender<Option<[u8; 32]>>,
 }
 
 /// What a copy came to.
@@ -77,6 +87,8 @@ struct Sums {
     moved: Moved,
     /// The end of the client, which is why everything else failed too.
     over: Option<Error>,
+    /// The host was asked for a checksum and could not make one.
+    no_tool: bool,
 }
 
 /// Why one file was not copied.
@@ -138,6 +150,16 @@ impl<'a> Copying<'a> {
         throttle: Option<&'a Throttle>,
         stop: &'a CancellationToken,
     ) -> Result<Self, BadPattern> {
+        let sums = Sums {
+            moved: Moved {
+                tally: Tally {
+                    looked: how.check,
+                    ..Tally::default()
+                },
+                ..Moved::default()
+            },
+            ..Sums::default()
+        };
         let wanted = Wanted {
             exclude: how.exclude.clone(),
             ..Wanted::default()
@@ -151,8 +173,16 @@ impl<'a> Copying<'a> {
             budget: Arc::new(Semaphore::new(IN_FLIGHT / GRAIN)),
             filter: Filter::new(&wanted)?,
             mark: names::mark(),
-            sums: Mutex::default(),
+            sums: Mutex::new(sums),
+            tool: None,
         })
+    }
+
+    /// Checksums are asked for there first; where none comes, files are read back.
+    #[must_use]
+    pub fn with_sums(mut self, tool: mpsc::Sender<SumAsk>) -> Self {
+        self.tool = Some(tool);
+        self
     }
 
     fn sums<T>(&self, change: impl FnOnce(&mut Sums) -> T) -> T {
@@ -211,7 +241,9 @@ impl<'a> Copying<'a> {
     }
 
     fn into_moved(self) -> Moved {
-        let Sums { mut moved, over } = self
+        let Sums {
+            mut moved, over, ..
+        } = self
             .sums
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
@@ -221,16 +253,6 @@ impl<'a> Copying<'a> {
             && moved.tally.errors > 1
         {
             reason.push_str(&format!(" (and {} more)", moved.tally.errors - 1));
-        }
-        if !moved.left.is_empty() && self.client.is_over() {
-            let first = printable(moved.left[0].as_bytes()).into_owned();
-            let more = match moved.left.len() - 1 {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            moved
-                .notes
-                .push(format!("may be left behind, not complete: {first}{more}"));
         }
         moved
     }

@@ -1,13 +1,15 @@
 //! What copying does on the host besides moving bytes.
 
 use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
 
 use super::stream::Reading;
-use super::{Copying, Fault, names};
+use super::{Copying, Fault, SumAsk, names};
 use crate::listing::Kind;
 use crate::outcome::FilesCause;
 use crate::sftp::walk::close_quietly;
 use crate::sftp::{Attrs, Client, Code, Error, OpenFlags, RemotePath};
+use crate::transfer::Verified;
 
 /// A checksum of a file's bytes.
 pub(super) type Sum = [u8; 32];
@@ -44,11 +46,7 @@ pub(super) async fn make_dirs(client: &Client, path: &RemotePath) -> Result<bool
 }
 
 /// Makes a directory whose parent is there; whether it was missing.
-pub(super) async fn make_dir(
-    client: &Client,
-    path: &RemotePath,
-    mode: u32,
-) -> Result<bool, Fault> {
+pub(super) async fn make_dir(client: &Client, path: &RemotePath, mode: u32) -> Result<bool, Fault> {
     let Err(error) = client.make_dir(path, Some(mode)).await else {
         return Ok(true);
     };
@@ -137,6 +135,48 @@ impl Copying<'_> {
             Ok(()) => Ok(()),
         };
         kept_by.map_err(|error| Fault::remote(&kept, error))
+    }
+
+    /// Whether a file on the host has this checksum. A tool of the host is asked where there is one;
+    /// where it disagrees the file is read back, because a tool may see another tree than SFTP does
+    /// (a chroot) and only the bytes themselves are proof.
+    pub(super) async fn has_sum(&self, path: &RemotePath, ours: Sum) -> Result<bool, Fault> {
+        if self.tool_sum(path).await? == Some(ours) {
+            self.verified_by(Verified::Tool);
+            return Ok(true);
+        }
+        self.verified_by(Verified::ReadBack);
+        Ok(self.remote_sum(path).await? == ours)
+    }
+
+    async fn tool_sum(&self, path: &RemotePath) -> Result<Option<Sum>, Fault> {
+        let Some(tool) = self.tool.as_ref().filter(|_| self.has_tool()) else {
+            return Ok(None);
+        };
+        let (answer, sum) = oneshot::channel();
+        let ask = SumAsk {
+            path: path.clone(),
+            answer,
+        };
+        let asked = async {
+            tool.send(ask).await.ok()?;
+            sum.await.ok()?
+        };
+        let sum = self.unless_stopped(asked).await?;
+        if sum.is_none() {
+            // One that is not there will not be there for the next file either.
+            self.sums(|sums| sums.no_tool = true);
+        }
+        Ok(sum)
+    }
+
+    fn has_tool(&self) -> bool {
+        self.sums(|sums| !sums.no_tool)
+    }
+
+    /// Reading back is what is told where both were done.
+    fn verified_by(&self, how: Verified) {
+        self.count(|tally| tally.verified = tally.verified.max(Some(how)));
     }
 
     /// The checksum of a file on the host, by reading it.

@@ -148,11 +148,7 @@ pub(super) struct Writing<'a> {
 }
 
 impl<'a> Writing<'a> {
-    pub(super) fn new(
-        copying: &'a Copying<'a>,
-        handle: &'a Handle,
-        path: &'a RemotePath,
-    ) -> Self {
+    pub(super) fn new(copying: &'a Copying<'a>, handle: &'a Handle, path: &'a RemotePath) -> Self {
         Self {
             copying,
             handle,

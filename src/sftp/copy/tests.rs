@@ -262,8 +262,15 @@ async fn a_mirror_loses_what_the_source_does_not_have() {
         let looked = run(&how).await;
         assert_eq!(looked.trouble, None);
         assert_eq!(tree_of(to), before, "a look changes nothing");
-        let would: Vec<_> = looked.would.iter().filter(|l| l.starts_with("delete")).collect();
-        assert!(would.iter().any(|line| line.contains("a/b/stale")), "{would:?}");
+        let would: Vec<_> = looked
+            .would
+            .iter()
+            .filter(|l| l.starts_with("delete"))
+            .collect();
+        assert!(
+            would.iter().any(|line| line.contains("a/b/stale")),
+            "{would:?}"
+        );
         assert!(would.iter().any(|line| line.contains("/old")), "{would:?}");
         assert!(!would.iter().any(|line| line.contains("keep")), "{would:?}");
         how.check = false;
@@ -297,7 +304,12 @@ async fn nothing_is_deleted_when_something_failed() {
         };
         let (_, reason) = moved.trouble.unwrap();
         assert!(reason.contains("a directory is in its place"), "{reason}");
-        assert!(moved.notes.iter().any(|note| note.contains("nothing was deleted")));
+        assert!(
+            moved
+                .notes
+                .iter()
+                .any(|note| note.contains("nothing was deleted"))
+        );
         assert!(places.to.path().join("old").exists());
         assert_no_parts(places.to.path());
     }
@@ -401,7 +413,11 @@ async fn a_link_here_is_never_written_through() {
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     // The link itself was replaced.
     assert_eq!(fs::read(places.to.path().join("plain")).unwrap(), b"x");
-    assert!(!fs::symlink_metadata(places.to.path().join("plain")).unwrap().is_symlink());
+    assert!(
+        !fs::symlink_metadata(places.to.path().join("plain"))
+            .unwrap()
+            .is_symlink()
+    );
 }
 
 #[tokio::test]
@@ -579,7 +595,10 @@ async fn holes_and_offsets_beyond_four_gigabytes() {
     assert_eq!(moved.trouble, None);
     let there = fs::File::open(places.to.path().join("sparse")).unwrap();
     assert_eq!(there.metadata().unwrap().len(), 5 << 30);
-    assert!(there.metadata().unwrap().blocks() < 1 << 16, "holes stay holes");
+    assert!(
+        there.metadata().unwrap().blocks() < 1 << 16,
+        "holes stay holes"
+    );
     for (mark, at) in (b'A'..).zip(places_of_marks) {
         let mut byte = [0];
         there.read_exact_at(&mut byte, at).unwrap();

@@ -340,7 +340,11 @@ impl Up<'_> {
         let Some(same) = self.copying.how.only_changed else {
             return Ok(false);
         };
-        let attrs = match self.copying.unless_stopped(self.copying.client.lstat(path)).await? {
+        let attrs = match self
+            .copying
+            .unless_stopped(self.copying.client.lstat(path))
+            .await?
+        {
             Ok(attrs) => attrs,
             Err(error) if error.is_final() => return Err(Fault::Client(error)),
             Err(_) => return Ok(false),
@@ -354,7 +358,7 @@ impl Up<'_> {
             }
             Same::Content => {
                 let ours = self.sources.sum(self.shared, at).await?;
-                ours == self.copying.remote_sum(path).await?
+                self.copying.has_sum(path, ours).await?
             }
         })
     }
@@ -378,11 +382,8 @@ impl Up<'_> {
         let handle = opened.map_err(|error| Fault::remote(path, error))?;
         let sent = self.fill(at, item, &handle, path, size).await?;
         if how.verify {
-            let (ours, theirs) = (
-                self.sources.sum(self.shared, at).await?,
-                self.copying.remote_sum(part).await?,
-            );
-            if ours != theirs {
+            let ours = self.sources.sum(self.shared, at).await?;
+            if !self.copying.has_sum(part, ours).await? {
                 let reason = format!("{path}: what was read back differs from what was sent");
                 return Err(Fault::File(FilesCause::Verify, reason));
             }
