@@ -51,12 +51,13 @@ Examples:
 
 The words after `--` are joined with spaces and given to the account's login shell, as ssh does.")]
     Exec(Exec),
-    /// Show what a playbook would do where; connects to nothing
+    /// Show what a playbook would do where; connects to nothing unless it is told to
     #[command(after_help = "\
 Examples:
   fanrun plan deploy.yml -i hosts.yml
+  fanrun plan deploy.yml -i hosts.yml --connect      what its copies would change, too
   fanrun plan deploy.yml -i hosts.yml -l web1 -e version=2.4.1")]
-    Plan(Plan),
+    Plan(PlanArgs),
     /// Look for mistakes in a playbook and its inventory; connects to nothing
     #[command(after_help = "\
 Examples:
@@ -179,7 +180,18 @@ pub struct Exec {
     pub output: OutputArgs,
 }
 
-/// `fanrun plan` and `fanrun check`
+/// `fanrun plan`
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Connect, and show what uploads and downloads would copy and delete; nothing is changed
+    #[arg(long)]
+    pub connect: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "flattened")]
+    pub plan: Plan,
+}
+
+/// `fanrun check`, and what `fanrun plan` shares with it
 #[derive(Debug, Args)]
 pub struct Plan {
     /// The playbook

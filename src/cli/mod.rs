@@ -112,7 +112,7 @@ async fn dispatch(command: Command, descriptors: u64) -> Result<End, Fault> {
     match command {
         Command::Run(args) => run::run(args, descriptors).await,
         Command::Exec(args) => exec::exec(args, descriptors).await,
-        Command::Plan(args) => plan::plan(&args).await,
+        Command::Plan(args) => plan::plan(args, descriptors).await,
         Command::Check(args) => plan::check(&args).await,
         Command::Hosts(args) => hosts::hosts(&args).await,
         Command::Upload(args) => copy::upload(*args, descriptors).await,

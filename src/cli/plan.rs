@@ -1,6 +1,8 @@
-//! `fanrun plan` and `fanrun check`: everything short of connecting.
+//! `fanrun plan` and `fanrun check`: everything short of connecting, and what copies would do.
 
-use super::args::Plan as Args;
+use super::args::{OutputArgs, Plan as Args, PlanArgs};
+use super::settings::Reach;
+use super::work::{self, Work};
 use super::{End, Fault, printer, settings};
 use crate::job::Action;
 use crate::plan::{Built, Plan, Step};
@@ -10,7 +12,7 @@ use crate::text::printable;
 use crate::transfer::{How, Source};
 
 pub(super) async fn check(args: &Args) -> Result<End, Fault> {
-    let built = make(args).await?;
+    let (built, _) = make(args).await?;
     let plan = &built.plan;
     let (plays, tasks) = (plan.plays.len(), plan.tasks());
     let text = format!(
@@ -24,19 +26,31 @@ pub(super) async fn check(args: &Args) -> Result<End, Fault> {
     Ok(End::Code(0))
 }
 
-pub(super) async fn plan(args: &Args) -> Result<End, Fault> {
-    let built = make(args).await?;
+pub(super) async fn plan(args: PlanArgs, descriptors: u64) -> Result<End, Fault> {
+    let (built, reach) = make(&args.plan).await?;
     printer::print_data(&describe(&built.plan)).map_err(Fault::Output)?;
-    Ok(End::Code(0))
+    if !args.connect {
+        return Ok(End::Code(0));
+    }
+    let Some(plan) = built.plan.looking() else {
+        return Ok(End::Code(0));
+    };
+    printer::print_data("\n").map_err(Fault::Output)?;
+    let output = OutputArgs {
+        color: args.plan.color,
+        ..OutputArgs::default()
+    };
+    let work = Work::new(plan, reach, None, descriptors)?;
+    Ok(work::carry_out(work, &output).await?.end)
 }
 
-async fn make(args: &Args) -> Result<Built, Fault> {
-    let (built, _) = settings::plan_of(&args.playbook, &args.hosts, &args.vars).await?;
+async fn make(args: &Args) -> Result<(Built, Reach), Fault> {
+    let (built, reach) = settings::plan_of(&args.playbook, &args.hosts, &args.vars).await?;
     if !built.warnings.is_empty() {
         let colour = settings::colour(args.color);
         printer::print_talk(&diagnostics::draw(&built.warnings, colour));
     }
-    Ok(built)
+    Ok((built, reach))
 }
 
 /// What would run where: a heading a play, then each task with what each group of hosts that gets

@@ -405,7 +405,8 @@ pub(super) fn colour_of(command: &Command) -> bool {
     colour(match command {
         Command::Run(args) => args.output.color,
         Command::Exec(args) => args.output.color,
-        Command::Plan(args) | Command::Check(args) => args.color,
+        Command::Plan(args) => args.plan.color,
+        Command::Check(args) => args.color,
         Command::Hosts(args) => args.color,
         Command::Ls(args) => args.output.color,
         Command::Upload(args) => args.copy.output.color,

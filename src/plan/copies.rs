@@ -10,7 +10,8 @@ use super::build::{plain_task, plan_of, task_name_of};
 use super::values::Fill;
 use super::{Built, Ground, Plan, PlanError, Step};
 use crate::diagnostic::Diagnostic;
-use crate::job::Action;
+use crate::event::RunInfo;
+use crate::job::{Action, PlayId, TaskId};
 use crate::playbook::{Copy, Document, Template};
 use crate::transfer::{Download, How, Source, Upload};
 
@@ -250,4 +251,36 @@ pub(super) fn flat_for_many(plan: &Plan) -> Vec<Diagnostic> {
         _ => None,
     });
     clash.collect()
+}
+
+impl Plan {
+    /// The same plan with nothing but its copies, which only look what they would do. `None` where
+    /// it has none.
+    #[must_use]
+    pub fn looking(mut self) -> Option<Self> {
+        for play in &mut self.plays {
+            play.tasks.retain_mut(|task| match &mut task.action {
+                Step::Upload { how, .. } | Step::Download { how, .. } => {
+                    Arc::make_mut(how).check = true;
+                    true
+                }
+                _ => false,
+            });
+        }
+        self.plays.retain(|play| !play.tasks.is_empty());
+        for (at, play) in self.plays.iter_mut().enumerate() {
+            for (index, task) in play.tasks.iter_mut().enumerate() {
+                task.reference.id = TaskId {
+                    play: PlayId(u16::try_from(at).unwrap_or(u16::MAX)),
+                    index: u16::try_from(index).unwrap_or(u16::MAX),
+                };
+            }
+        }
+        let info = RunInfo {
+            tasks: self.tasks(),
+            ..(*self.info).clone()
+        };
+        self.info = Arc::new(info);
+        (self.tasks() > 0).then_some(self)
+    }
 }

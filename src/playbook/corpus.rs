@@ -1413,9 +1413,45 @@ mod bad {
         (
             "hosts: all\ntasks:\n  - upload: a\n  - block: [a]\n  - set: {x: 1}\n",
             &[
-                "3:5 `upload` is part of the playbook language but this version cannot do it yet",
+                "3:13 `upload` must be a mapping, not text [write it like `upload: {src: app.conf, dest: /etc/app.conf}`]",
                 "4:5 `block` is part of the playbook language but this version cannot do it yet",
                 "5:5 `set` is part of the playbook language but this version cannot do it yet",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - upload: {src: a, destination: /b}\n  - download: {dest: x}\n  - upload: {src: [], dest: y}\n",
+            &[
+                "3:14 `upload` has no `dest` [name where it goes: `dest: PATH`]",
+                "3:22 unknown key `destination` in `upload` [allowed here: src, dest, template, mode, preserve, owner, verify, only_changed, delete, resume, symlinks, exclude, bandwidth, backup, durable]",
+                "4:16 `download` has no `src` [name what is copied: `src: PATH`]",
+                "5:19 `src` is an empty list",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - upload: {src: a, dest: b, mode: rw, bandwidth: fast, preserve: owner, only_changed: size}\n",
+            &[
+                "3:37 `mode: rw` is no mode [write it in octal, as for chmod: `0644`]",
+                "3:52 `bandwidth: fast` is not a size [bytes a second over all hosts together, such as `10MiB`]",
+                "3:68 `preserve` cannot be `owner` [one of: true, false, mode, times, setid]",
+                "3:89 `only_changed` cannot be `size` [one of: true, false, checksum]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - upload: {src: a, dest: b, symlinks: keep, exclude: 'x[', bandwidth: 0}\n    stdin: x\n",
+            &[
+                "3:41 `symlinks` cannot be `keep` [one of: copy, follow, skip]",
+                "3:56 `x[` is no pattern: unclosed character class; missing ']'",
+                "3:73 `bandwidth: 0` has no unit [bytes a second over all hosts together, such as `10MiB`]",
+                "4:5 `stdin` has no effect on `upload` [remove it]",
+            ],
+        ),
+        (
+            "hosts: all\nvars: {v: 1}\ntasks:\n  - upload: {src: 'a${{ v }}', dest: b, template: true, delete: true}\n  - download: {src: a, dest: b, owner: root, template: true}\n",
+            &[
+                "4:19 `src` cannot hold `${{ }}` beside `template: true` [the file is read before there are variables; name it as it is]",
+                "4:57 `delete` has no effect beside `template: true` [remove it: what is filled in are single files]",
+                "5:33 unknown key `owner` in `download` [allowed here: src, dest, flat, mode, preserve, verify, only_changed, delete, resume, symlinks, exclude, bandwidth, backup, durable]",
+                "5:46 unknown key `template` in `download` [allowed here: src, dest, flat, mode, preserve, verify, only_changed, delete, resume, symlinks, exclude, bandwidth, backup, durable]",
             ],
         ),
         (
@@ -1428,7 +1464,9 @@ mod bad {
         ),
         (
             "hosts: all\ntasks:\n  - name: nothing\n",
-            &["3:5 the task does nothing [add one of: run, script, local, ls, print, pause]"],
+            &[
+                "3:5 the task does nothing [add one of: run, script, local, upload, download, ls, print, pause]",
+            ],
         ),
         (
             "hosts: all\ntasks:\n  - run: a\n    local: b\n    print: c\n",
@@ -1708,8 +1746,8 @@ mod bad {
         (
             "hosts: all\ntasks:\n  - run: a\n    hosts: b\n    user: c\n",
             &[
-                "4:5 unknown key `hosts` in a task [it is a key of a play; allowed here: run, script, local, ls, print, pause, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars]",
-                "5:5 unknown key `user` in a task [it is a key of a play; allowed here: run, script, local, ls, print, pause, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars]",
+                "4:5 unknown key `hosts` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars]",
+                "5:5 unknown key `user` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars]",
             ],
         ),
     ];

@@ -131,7 +131,7 @@ mod tests {
     fn mistakes_name_the_file_and_line() {
         let error = Document::parse("a.conf", "x\n{{ port".into()).unwrap_err();
         assert!(error.starts_with("a.conf:2: "), "{error}");
-        let document = Document::parse("a.conf", "x\n\n{{ none }}".into()).unwrap();
+        let document = Document::parse("a.conf", "x\n\n{{ nobody }}".into()).unwrap();
         let error = document.render(&scope()).unwrap_err();
         assert!(error.starts_with("a.conf:3: "), "{error}");
     }

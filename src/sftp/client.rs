@@ -77,6 +77,15 @@ pub struct Space {
     pub files: u64,
 }
 
+/// Which of its two paths a server takes for what in SYMLINK. It cannot be asked; it can be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkOrder {
+    /// As OpenSSH reads it (PROTOCOL, 4.1), and most servers with it.
+    TargetFirst,
+    /// As the draft has it (section 6.10). Some servers do so for clients that are not OpenSSH's.
+    LinkFirst,
+}
+
 /// Names of numeric owners and groups, in the order in which they were asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdNames {
@@ -490,10 +499,18 @@ impl Client {
     }
 
     /// Makes a symbolic link.
-    pub async fn symlink(&self, target: &[u8], link: &RemotePath) -> Result<(), Error> {
+    pub async fn symlink(
+        &self,
+        order: LinkOrder,
+        target: &[u8],
+        link: &RemotePath,
+    ) -> Result<(), Error> {
         let target = Bytes::copy_from_slice(target);
-        let link = link.bytes();
-        self.act(Request::Symlink { target, link }).await
+        let (first, second) = match order {
+            LinkOrder::TargetFirst => (target, link.bytes()),
+            LinkOrder::LinkFirst => (link.bytes(), target),
+        };
+        self.act(Request::Symlink { first, second }).await
     }
 
     /// Makes a hard link (`hardlink@openssh.com`).

@@ -27,7 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-pub use client::{Client, Handle, IdNames, Limits, Pending, Space};
+pub use client::{Client, Handle, IdNames, Limits, LinkOrder, Pending, Space};
 pub use copy::{Copying, Meter, Moved, Sources, SumAsk, Throttle, download, upload};
 pub use path::{RemotePath, check_name};
 pub use select::{BadPattern, Filter};

@@ -136,7 +136,10 @@ async fn every_request_does_on_a_real_server_what_its_name_says() {
     let (client, dir, _child) = real().await;
     let (a, b, link) = (at(&dir, b"a"), at(&dir, b"b"), at(&dir, b"link"));
     write_all(&client, &a, b"one").await;
-    client.symlink(b"a", &link).await.unwrap();
+    client
+        .symlink(LinkOrder::TargetFirst, b"a", &link)
+        .await
+        .unwrap();
     assert_eq!(client.read_link(&link).await.unwrap(), RemotePath::new("a"));
     assert_eq!(
         std::fs::read_link(dir.path().join("link"))

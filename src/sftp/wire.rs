@@ -141,11 +141,10 @@ pub(super) enum Request {
     RealPath(Bytes),
     Rename(Bytes, Bytes),
     ReadLink(Bytes),
-    /// `SSH_FXP_SYMLINK` as OpenSSH reads it: target first, then the link (PROTOCOL, 4.1). Every
-    /// server that follows the draft to the letter is outnumbered by those that follow OpenSSH.
+    /// `SSH_FXP_SYMLINK`; see [`super::LinkOrder`] for what is what.
     Symlink {
-        target: Bytes,
-        link: Bytes,
+        first: Bytes,
+        second: Bytes,
     },
     Extended {
         name: &'static str,
@@ -230,7 +229,7 @@ impl Request {
             Self::RealPath(path) => begin(kind::REALPATH, &[&path]),
             Self::Rename(old, new) => begin(kind::RENAME, &[&old, &new]),
             Self::ReadLink(path) => begin(kind::READLINK, &[&path]),
-            Self::Symlink { target, link } => begin(kind::SYMLINK, &[&target, &link]),
+            Self::Symlink { first, second } => begin(kind::SYMLINK, &[&first, &second]),
             Self::Extended { name, body } => {
                 begin(kind::EXTENDED, &[name.as_bytes()]);
                 out.put_slice(&body);

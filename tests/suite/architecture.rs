@@ -75,6 +75,10 @@ const SLEEPS: &[(&str, &str)] = &[
     ),
     ("session", "deadlines and back-off between attempts"),
     ("sftp/driver", "how long nothing at all may move"),
+    (
+        "sftp/copy/meter",
+        "the pace that a bound on bandwidth asks for",
+    ),
     ("sandbox", "the grace of a session that ends"),
     ("cli/printer", "the frames of the live screen"),
 ];

@@ -496,6 +496,19 @@ impl Running {
         self.assert_nothing_left();
     }
 
+    /// Waits for the end, which may have any of these codes; the output is not looked at.
+    pub fn expect_one_of(mut self, codes: &[i32]) {
+        self.compared = true;
+        let status = self.await_end();
+        let code = status.code();
+        assert!(
+            code.is_some_and(|code| codes.contains(&code)),
+            "the wrong status:\n{self}"
+        );
+        self.await_streams();
+        self.assert_nothing_left();
+    }
+
     fn await_end(&mut self) -> ExitStatus {
         let left = self.made_from.limit.saturating_sub(self.started.elapsed());
         let child = &mut self.child;

@@ -45,3 +45,4 @@ mod sftp_lies;
 mod shells;
 mod stops;
 mod streams;
+mod transfers;

@@ -22,7 +22,7 @@ mod tests;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OnceCell, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use download::download;
@@ -30,7 +30,7 @@ pub use meter::{Meter, Throttle};
 pub use sources::Sources;
 pub use upload::upload;
 
-use super::{BadPattern, Client, Error, Filter, RemotePath};
+use super::{BadPattern, Client, Error, Filter, LinkOrder, RemotePath};
 use crate::listing::Wanted;
 use crate::outcome::FilesCause;
 use crate::transfer::{How, Tally};
@@ -56,6 +56,7 @@ pub struct Copying<'a> {
     sums: Mutex<Sums>,
     /// Where to ask for a checksum that the host makes itself.
     tool: Option<mpsc::Sender<SumAsk>>,
+    link_order: OnceCell<LinkOrder>,
 }
 
 /// A question for the checksum of a file on the host.
@@ -175,6 +176,7 @@ impl<'a> Copying<'a> {
             mark: names::mark(),
             sums: Mutex::new(sums),
             tool: None,
+            link_order: OnceCell::new(),
         })
     }
 

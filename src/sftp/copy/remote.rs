@@ -8,7 +8,7 @@ use super::{Copying, Fault, SumAsk, names};
 use crate::listing::Kind;
 use crate::outcome::FilesCause;
 use crate::sftp::walk::close_quietly;
-use crate::sftp::{Attrs, Client, Code, Error, OpenFlags, RemotePath};
+use crate::sftp::{Attrs, Client, Code, Error, LinkOrder, OpenFlags, RemotePath};
 use crate::transfer::Verified;
 
 /// A checksum of a file's bytes.
@@ -67,6 +67,33 @@ fn not_a_directory(path: &RemotePath) -> Fault {
 }
 
 impl Copying<'_> {
+    /// How this server reads SYMLINK: tried once, with two names that are nobody's.
+    pub(super) async fn link_order(&self, dir: &RemotePath) -> Result<LinkOrder, Fault> {
+        let order = self.link_order.get_or_try_init(|| self.try_link(dir));
+        order.await.copied()
+    }
+
+    async fn try_link(&self, dir: &RemotePath) -> Result<LinkOrder, Fault> {
+        let name = |end: &[u8]| dir.join(&names::temporary(end, &self.mark));
+        let (link, target) = (name(b"link"), name(b"target"));
+        let made = self
+            .client
+            .symlink(LinkOrder::TargetFirst, target.as_bytes(), &link);
+        made.await.map_err(|error| Fault::remote(dir, error))?;
+        for (order, made) in [
+            (LinkOrder::TargetFirst, &link),
+            (LinkOrder::LinkFirst, &target),
+        ] {
+            match self.client.remove(made).await {
+                Ok(()) => return Ok(order),
+                Err(error) if error.is_final() => return Err(Fault::Client(error)),
+                Err(_) => {}
+            }
+        }
+        let reason = format!("{dir}: the server made a symbolic link that is not there");
+        Err(Fault::File(FilesCause::Protocol, reason))
+    }
+
     /// Gives a complete file its name, in place of what had it.
     pub(super) async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), Fault> {
         let fault = |error| Fault::remote(to, error);

@@ -231,7 +231,6 @@ impl Up<'_> {
                 self.copying.count(|tally| tally.unchanged += 1);
             }
             Err(fault) => {
-                let fault = self.copying.explain(fault, &path).await;
                 self.copying.failed(fault);
             }
         }
@@ -258,7 +257,8 @@ impl Up<'_> {
             return Ok(Done::Linked);
         }
         let part = self.temporary(path);
-        let made = client.symlink(target, &part).await;
+        let order = self.copying.link_order(&path.parent()).await?;
+        let made = client.symlink(order, target, &part).await;
         made.map_err(|error| Fault::remote(path, error))?;
         let renamed = self.copying.rename(&part, path).await;
         if renamed.is_err() {
@@ -304,7 +304,8 @@ impl Up<'_> {
                 let renamed = self.copying.rename(&part, path).await;
                 renamed.map(|()| bytes)
             }
-            Err(fault) => Err(fault),
+            // Asked before the part is taken away, which makes room again.
+            Err(fault) => Err(self.copying.explain(fault, path).await),
         };
         let keep = resume && !matches!(sent, Err(Fault::File(FilesCause::Verify, _)));
         match sent {
