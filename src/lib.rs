@@ -5,7 +5,7 @@
 //!
 //! | floor | rooms | what is there |
 //! |---|---|---|
-//! | 0 | [`job`] [`target`] [`outcome`] [`event`] [`listing`] [`transfer`] [`recap`] [`diagnostic`] [`text`] [`secret`] | plain words: no I/O, no runtime |
+//! | 0 | [`job`] [`target`] [`outcome`] [`event`] [`listing`] [`transfer`] [`recap`] [`rows`] [`diagnostic`] [`text`] [`secret`] | plain words: no I/O, no runtime |
 //! | 1 | [`playbook`] [`inventory`] [`session`] [`sftp`] [`output`] [`sandbox`] | areas that know the words and nothing of each other |
 //! | 2 | [`plan`] [`report`] [`journal`] | what will be done; how it is told |
 //! | 3 | [`engine`] | the run loop, lanes, endings |
@@ -27,6 +27,7 @@ pub mod plan;
 pub mod playbook;
 pub mod recap;
 pub mod report;
+pub mod rows;
 pub mod sandbox;
 pub mod secret;
 pub mod session;

@@ -1,12 +1,15 @@
 //! What processes write: bytes become blocks of whole lines ([`lines`]), wait without loss while
-//! their reader is slow ([`backlog`]), and are kept for later tasks and for the end ([`capture`]).
+//! their reader is slow ([`backlog`]), are kept for later tasks ([`capture`]), and become rows where a
+//! task asks for it ([`parse`]).
 //!
 //! Nothing here waits, and nothing here knows where the bytes came from.
 
 pub mod backlog;
 pub mod capture;
 pub mod lines;
+pub mod parse;
 
 pub use backlog::{Backlog, Full, SpillBudget};
 pub use capture::Capture;
 pub use lines::{MAX_BLOCK, Splitter};
+pub use parse::Parser;

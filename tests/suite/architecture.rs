@@ -18,6 +18,7 @@ const FLOORS: &[&[&str]] = &[
         "listing",
         "outcome",
         "recap",
+        "rows",
         "secret",
         "target",
         "text",
