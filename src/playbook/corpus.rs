@@ -1746,9 +1746,211 @@ mod bad {
         (
             "hosts: all\ntasks:\n  - run: a\n    hosts: b\n    user: c\n",
             &[
-                "4:5 unknown key `hosts` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars]",
-                "5:5 unknown key `user` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars]",
+                "4:5 unknown key `hosts` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars]",
+                "5:5 unknown key `user` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    parse: duh\n  - run: a\n    parse: regex\n  - run: a\n    parse: [du]\n",
+            &[
+                "4:12 `parse` cannot be `duh` [did you mean `du`?]",
+                "6:12 `regex` has no pattern [write it like `parse: {regex: 'load (?<load>[0-9.]+)'}`]",
+                "8:12 `parse` must be text, not a list",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    parse: {types: {a: int}}\n  - run: a\n    parse: {du: , df: , strikt: false}\n  - run: a\n    parse: {du: {names: [a]}}\n",
+            &[
+                "4:13 `parse` has no format [add one of: du, df, lines, columns, kv, json, ndjson, csv, tsv, regex]",
+                "6:19 `du` and `df` are two formats [one output has one format]",
+                "6:25 unknown key `strikt` in `parse` [did you mean `strict`?]",
+                "8:25 `du` has two columns, and here are 1 [write it like `names: [used, folder]`]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    parse:\n      du: {unit: kib, zerro: true}\n      types: {size: int}\n      strict: maybe\n",
+            &[
+                "5:18 `unit` cannot be `kib` [one of: bytes, 512, 1K, 1M, 1G, human, si]",
+                "5:23 unknown key `zerro` in `du` [did you mean `zero`?]",
+                "6:7 `types` has no effect on `du` [remove it]",
+                "7:15 `strict` cannot be `maybe` [one of: true, false]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    parse:\n      columns: {names: [pid, pid, args], split: aligend, last: rest}\n      types: {pdi: int, args: number}\n",
+            &[
+                "5:30 two columns are named `pid`",
+                "5:49 `split` cannot be `aligend` [did you mean `aligned`?]",
+                "6:31 `types` cannot be `number` [one of: text, int, float, bool, percent, size, duration, datetime]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    parse:\n      columns: {names: [pid, args]}\n      types: {pdi: int}\n  - run: a\n    parse: {columns: {header: false}}\n  - run: a\n    parse: {csv: {header: false}}\n  - run: a\n    parse: {columns: {names: [a], split: aligned}}\n",
+            &[
+                "6:15 no column is named `pdi` [did you mean `pid`?]",
+                "8:23 without a header the columns have no names [say them: `names: [pid, command]`]",
+                "10:19 without a header the columns have no names [say them: `names: [name, size]`]",
+                "12:23 `aligned` columns stand below their header [remove `header: false`, or add `header: true`]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    parse: {regex: '(x'}\n  - run: a\n    parse: {regex: 'x'}\n  - run: a\n    parse: {regex: {pattern: '(?<a>x)', match: every}}\n",
+            &[
+                "4:20 `(x` is no regular expression: unclosed group",
+                "6:20 `x` has no named group [a group is named like this: `(?<size>[0-9]+)`]",
+                "8:48 `match` cannot be `every` [one of: lines, first, all]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    parse: {df: , stop_when: row.use >}\n  - run: a\n    parse: {df: , stop_when: '${{ row.use > 3 }}'}\n  - run: a\n    parse: {df: , stop_when: row.usse > 3 and row.mount_b64 != 'eA=='}\n",
+            &[
+                "4:30 `row.use >` is not an expression: unexpected end of input, expected expression",
+                "6:30 `stop_when` is an expression already [write it without `${{ }}`: `stop_when: row.use > 90`]",
+                "8:30 no column is named `usse` [did you mean `use`?]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    table: true\n  - run: a\n    parse: df\n    table: {sort: -usse, columns: [host, mount], colums: [x]}\n  - run: a\n    parse: df\n    table: {pivot: {row: mount, column: host}, limit: 0}\n",
+            &[
+                "4:5 `table` shows rows, and the task has no `parse` [say how its output becomes rows: `parse: df`]",
+                "7:5 no column is named `usse` [did you mean `use`?]",
+                "7:50 unknown key `colums` in `table` [did you mean `columns`?]",
+                "10:21 `pivot` has no `value` [write it like `pivot: {row: mount, column: host, value: use}`]",
+                "10:55 `limit` must be a number from 1 to 1000000, not `0`",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    parse: df\n    table: {name: t, sort: use}\n  - run: a\n    parse: df\n    table: {name: t}\n  - run: a\n    parse: df\n    table: {name: t, sort: use}\n",
+            &["11:22 an earlier task says how the table `t` looks [move `sort` to that task]"],
+        ),
+        (
+            "hosts: all\ntasks:\n  - print: a\n    parse: df\n  - ls: /\n    table: true\n",
+            &[
+                "4:5 `parse` has no effect on `print` [remove it]",
+                "6:5 `table` has no effect on `ls` [remove it]",
             ],
         ),
     ];
+}
+
+#[test]
+fn every_way_to_say_how_output_is_read() {
+    use crate::rows::{Columns, Format, Matching, Pairs, Split, Total, Type, Unit};
+    let formats = [
+        "du",
+        "{du: }",
+        "{du: {unit: si, zero: true, names: [used, folder]}}",
+        "df",
+        "{df: {unit: human}}",
+        "lines",
+        "columns",
+        "{columns: {split: tab, names: [a, b], header: true, last: rest, skip: 2}}",
+        "{columns: {split: ':', names: [a, b]}}",
+        "{columns: {split: aligned}}",
+        "kv",
+        "{kv: ': '}",
+        "{kv: {quotes: false, blocks: true}}",
+        "json",
+        "{json: a.b}",
+        "{json: [a.b, c]}",
+        "{json: {path: a}}",
+        "ndjson",
+        "csv",
+        "{csv: {names: [a]}}",
+        "tsv",
+        "{regex: '(?<a>x)'}",
+        "{regex: {pattern: '(?<a>x)', match: first}}",
+    ];
+    for text in formats {
+        let found = load_parse(&source(text));
+        assert!(found.is_ok(), "{text}: {}", told(&found.unwrap_err()));
+    }
+    let parse = |text: &str| load_parse(&source(text)).unwrap();
+    let format = |text: &str| parse(text).spec.format;
+    let Format::Du { names, unit, zero } = format(formats[2]) else {
+        panic!("du")
+    };
+    assert_eq!((unit, zero), (Unit::Si, true));
+    assert_eq!(names, ["used", "folder"]);
+    let Format::Columns(columns) = format(formats[7]) else {
+        panic!("columns")
+    };
+    let expected = Columns {
+        split: Split::At("\t".into()),
+        names: vec!["a".into(), "b".into()],
+        header: true,
+        last_rest: true,
+        skip: 2,
+    };
+    assert_eq!(columns, expected);
+    let Format::Pairs(pairs) = format("{kv: ': '}") else {
+        panic!("kv")
+    };
+    let separator = ": ".to_owned();
+    assert_eq!(
+        pairs,
+        Pairs {
+            separator,
+            quotes: false,
+            blocks: false
+        }
+    );
+    let Format::Json { path } = format("{json: [a.b, c]}") else {
+        panic!("json")
+    };
+    assert_eq!(path, ["a.b", "c"]);
+    let Format::Regex { matching, .. } = format(formats[22]) else {
+        panic!("regex")
+    };
+    assert_eq!(matching, Matching::First);
+    let all = parse("{csv: , types: {a: size}, strict: false, stop_when: row.a > 1}");
+    assert_eq!(all.spec.types, [("a".to_owned(), Type::Size)]);
+    assert!(!all.spec.strict && all.stop_when.is_some());
+    assert!(load_parse(&source("")).is_err());
+
+    let text = "hosts: all\ntasks:\n  - run: a\n    parse: df\n    table: {name: disks, columns: [mount], sort: -use, limit: 3, total: [size]}\n";
+    let playbook = good(text);
+    let table = playbook.plays[0].tasks[0].table.clone().unwrap();
+    assert_eq!(table.sort, Some(("use".to_owned(), true)));
+    assert_eq!(
+        (table.limit, table.total),
+        (Some(3), Total::Of(vec!["size".to_owned()]))
+    );
+}
+
+#[test]
+fn a_condition_on_rows_is_sure_or_an_error() {
+    let holds = |text: &str, row: serde_json::Value| {
+        let mut scope = Scope::default();
+        scope.set("limit", 90.into());
+        let condition = Condition::parse(text).unwrap();
+        condition
+            .holds(&scope, "row", row)
+            .map_err(|error| error.to_string())
+    };
+    let row = || serde_json::json!({"use": 94, "name": "x"});
+    assert_eq!(holds("row.use > limit", row()), Ok(true));
+    assert_eq!(
+        holds("row.use < limit or row['name'] == 'y'", row()),
+        Ok(false)
+    );
+    assert_eq!(
+        holds("row.usse > 90", row()),
+        Err("`row.usse` is not defined".into())
+    );
+    assert_eq!(
+        holds("row.use > limmit", row()),
+        Err("`limmit` is not defined".into())
+    );
+    assert_eq!(
+        holds("row.use", row()),
+        Err("`row.use`: neither true nor false".into())
+    );
+    assert_eq!(holds("row.none is defined", row()), Ok(false));
+    let bad = Condition::parse("row.use | uper").unwrap_err();
+    assert_eq!(
+        (bad.message.as_str(), bad.span),
+        ("unknown filter `uper`", 10..14)
+    );
+    assert!(Condition::parse("row.use | raw").is_err());
 }

@@ -96,7 +96,7 @@ impl Check<'_> {
         texts.into_iter().map(|text| text.value).collect()
     }
 
-    fn regex(&mut self, key: &str, node: &Node) -> Option<String> {
+    pub(super) fn regex(&mut self, key: &str, node: &Node) -> Option<String> {
         let text = self.plain(key, node)?;
         match regex::bytes::Regex::new(&text.value) {
             Ok(_) => Some(text.value),

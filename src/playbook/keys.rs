@@ -32,6 +32,8 @@ pub(super) const TASK: &[&str] = &[
     "ok_codes",
     "on_failure",
     "register",
+    "parse",
+    "table",
     "vars",
 ];
 
@@ -78,6 +80,39 @@ pub(super) const DOWNLOAD: &[&str] = &[
     "durable",
 ];
 
+/// Formats of `parse`; exactly one of them.
+pub(super) const FORMATS: &[&str] = &[
+    "du", "df", "lines", "columns", "kv", "json", "ndjson", "csv", "tsv", "regex",
+];
+/// Keys of `parse`.
+pub(super) const PARSE: &[&str] = &[
+    "du",
+    "df",
+    "lines",
+    "columns",
+    "kv",
+    "json",
+    "ndjson",
+    "csv",
+    "tsv",
+    "regex",
+    "types",
+    "strict",
+    "stop_when",
+];
+/// Keys of the formats, where they are mappings.
+pub(super) const DU: &[&str] = &["unit", "zero", "names"];
+pub(super) const DF: &[&str] = &["unit"];
+pub(super) const COLUMNS: &[&str] = &["split", "names", "header", "last", "skip"];
+pub(super) const KV: &[&str] = &["separator", "quotes", "blocks"];
+pub(super) const JSON: &[&str] = &["path"];
+pub(super) const SEPARATED: &[&str] = &["names", "header"];
+pub(super) const REGEX: &[&str] = &["pattern", "match"];
+/// Keys of `table`, when it is a mapping.
+pub(super) const TABLE: &[&str] = &["name", "columns", "sort", "limit", "total", "pivot"];
+/// Keys of `pivot`; all of them.
+pub(super) const PIVOT: &[&str] = &["row", "column", "value"];
+
 /// Part of the language, but not of this version.
 pub(super) const LATER_FILE: &[&str] = &["secrets", "handlers"];
 pub(super) const LATER_PLAY: &[&str] = &["rollout", "handlers"];
@@ -95,8 +130,6 @@ pub(super) const LATER_TASK: &[&str] = &[
     "retry",
     "fanout",
     "creates",
-    "parse",
-    "table",
     "changed_when",
     "notify",
     "template",

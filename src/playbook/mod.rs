@@ -9,6 +9,7 @@ pub mod document;
 mod files;
 mod keys;
 pub mod model;
+mod rows;
 mod shell;
 pub mod template;
 mod tree;
@@ -23,9 +24,9 @@ use std::sync::Arc;
 
 pub use document::Document;
 pub use model::{
-    Action, Copy, Hosts, Line, Loaded, Located, Play, Playbook, Settings, Strategy, Task,
+    Action, Copy, Hosts, Line, Loaded, Located, Parse, Play, Playbook, Settings, Strategy, Task,
 };
-pub use template::{Name, RenderCause, RenderError, Scope, Template, TemplateError};
+pub use template::{Condition, Name, RenderCause, RenderError, Scope, Template, TemplateError};
 
 use crate::diagnostic::{Diagnostic, Source};
 
@@ -63,6 +64,27 @@ pub fn load(source: &Arc<Source>) -> Loaded {
     Loaded {
         playbook,
         mistakes: found,
+    }
+}
+
+/// Checks what stands behind `parse:` when it stands alone: `du`, or `{regex: "..."}`.
+///
+/// # Errors
+/// Every mistake, never none.
+pub fn load_parse(source: &Arc<Source>) -> Result<Parse, Vec<Diagnostic>> {
+    let tree::Tree {
+        root, mut found, ..
+    } = tree::parse(source);
+    let mut check = validate::Check::new(source);
+    let parse = root.as_ref().and_then(|root| check.parse(root));
+    found.extend(check.into_diagnostics());
+    if parse.is_none() && found.is_empty() {
+        let help = format!("one of: {}", keys::FORMATS.join(", "));
+        found.push(Diagnostic::error("nothing says how to parse").help(help));
+    }
+    match parse {
+        Some(parse) if found.is_empty() => Ok(parse),
+        Some(_) | None => Err(found),
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::template::Template;
+use super::template::{Condition, Template};
 use crate::diagnostic::{At, Diagnostic, Source};
 use crate::job::OnFailure;
 use crate::listing::Listing;
+use crate::rows::{ParseSpec, TableSpec};
 use crate::target::Vars;
 use crate::transfer::How;
 
@@ -143,10 +144,23 @@ pub struct Task {
     pub on_failure: Option<OnFailure>,
     /// Under which name the result is kept.
     pub register: Option<String>,
+    /// How the output becomes rows.
+    pub parse: Option<Parse>,
+    /// How the rows are shown.
+    pub table: Option<TableSpec>,
     /// Variables of this task; they win over the play's.
     pub vars: Vars,
     /// Where it begins.
     pub at: At,
+}
+
+/// How output becomes rows, as written.
+#[derive(Debug)]
+pub struct Parse {
+    /// How it is read.
+    pub spec: ParseSpec,
+    /// After the first row for which it holds, the command is ended. The row is its `row`.
+    pub stop_when: Option<Condition>,
 }
 
 /// What a task does.

@@ -183,6 +183,127 @@ pub enum RenderCause {
     Expression(String, String),
 }
 
+/// A bare expression that is true or false: `row.use > 90`.
+#[derive(Clone)]
+pub struct Condition(Arc<Interpolation>);
+
+/// The variables of a scope, and one more.
+#[derive(Debug)]
+struct WithOne {
+    names: Names,
+    name: &'static str,
+    value: Value,
+}
+
+impl Object for WithOne {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        match key.as_str()? {
+            name if name == self.name => Some(self.value.clone()),
+            other => self.names.0.get(other).cloned(),
+        }
+    }
+}
+
+impl Condition {
+    /// Parses the expression, which stands without braces.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        // Places are counted as if braces stood around it.
+        let back = |span: &Range<usize>| {
+            let moved = |at: usize| at.saturating_sub(3).min(text.len());
+            moved(span.start)..moved(span.end)
+        };
+        let parsed = interpolation(text, 0..text.len() + 5);
+        let mut gap = parsed.map_err(|mut error| {
+            error.span = back(&error.span);
+            error
+        })?;
+        if gap.raw {
+            let help = Some("remove it".to_owned());
+            let message = "`raw` has no effect on a condition";
+            return Err(mistake(message, 0..text.len(), "", help));
+        }
+        gap.span = 0..text.len();
+        for name in &mut gap.names {
+            name.span = back(&name.span);
+        }
+        Ok(Self(Arc::new(gap)))
+    }
+
+    /// Moves all spans from the parsed text into the source.
+    pub(super) fn place_in_source(&mut self, to_source: impl Fn(Range<usize>) -> Range<usize>) {
+        if let Some(gap) = Arc::get_mut(&mut self.0) {
+            gap.span = to_source(gap.span.clone());
+            for name in &mut gap.names {
+                name.span = to_source(name.span.clone());
+            }
+        }
+    }
+
+    /// The variables that it uses.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.0.names.iter()
+    }
+
+    /// Whether it holds, with one variable more than the scope has.
+    ///
+    /// # Errors
+    /// [`RenderError`] where a name is missing or the value is neither true nor false.
+    pub fn holds(
+        &self,
+        scope: &Scope,
+        name: &'static str,
+        value: serde_json::Value,
+    ) -> Result<bool, RenderError> {
+        let (gap, value) = (&self.0, to_value(value));
+        let whole = || {
+            let mut whole = scope.clone();
+            Arc::make_mut(&mut whole.names.0).insert(name.to_owned(), value.clone());
+            whole
+        };
+        // A comparison with what is not there would only be false.
+        let needed = gap.names.iter().filter(|needed| !needed.optional);
+        let mut own = needed.filter(|needed| needed.root() == name);
+        if own.any(|needed| lacks(&value, needed)) {
+            return Err(gap.undefined(&whole()));
+        }
+        let context = Value::from_object(WithOne {
+            names: scope.names.clone(),
+            name,
+            value: value.clone(),
+        });
+        let holds = gap
+            .expression
+            .eval(context)
+            .map_err(|error| gap.missing(&whole()).unwrap_or_else(|| gap.failed(&error)))?;
+        if holds.kind() != ValueKind::Bool {
+            let why = "neither true nor false".to_owned();
+            return Err(gap.error(RenderCause::Expression(gap.code.clone(), why)));
+        }
+        Ok(holds.is_true())
+    }
+}
+
+/// Whether a path leads nowhere in the value of its first name.
+fn lacks(value: &Value, name: &Name) -> bool {
+    let mut value = value.clone();
+    for step in name.path.split('.').skip(1) {
+        value = value.get_attr(step).unwrap_or(Value::UNDEFINED);
+        if value.is_undefined() {
+            return true;
+        }
+    }
+    false
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Condition").field(&self.0.code).finish()
+    }
+}
+
 /// The variables a template is rendered with.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {

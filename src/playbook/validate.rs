@@ -22,6 +22,8 @@ pub(super) struct Check<'a> {
     found: Vec<Diagnostic>,
     doubtful: BTreeSet<String>,
     bare_braces: Vec<Located<String>>,
+    /// Names of tables that tasks share.
+    pub(super) tables: BTreeSet<String>,
 }
 
 /// Where a mapping stands, and so which keys it may have.
@@ -35,6 +37,8 @@ pub(super) enum Level {
     List,
     Upload,
     Download,
+    /// What stands behind a key: the key in backquotes, and its own keys.
+    Options(&'static str, &'static [&'static str]),
 }
 
 impl Level {
@@ -47,6 +51,7 @@ impl Level {
             Self::List => "`ls`",
             Self::Upload => "`upload`",
             Self::Download => "`download`",
+            Self::Options(noun, _) => noun,
         }
     }
 
@@ -66,6 +71,7 @@ impl Level {
             Self::List => keys::LS.to_vec(),
             Self::Upload => keys::UPLOAD.to_vec(),
             Self::Download => keys::DOWNLOAD.to_vec(),
+            Self::Options(_, keys) => keys.to_vec(),
         }
     }
 
@@ -76,7 +82,7 @@ impl Level {
             Self::Play => [keys::LATER_PLAY, keys::LATER_SETTINGS].concat(),
             Self::Defaults => keys::LATER_SETTINGS.to_vec(),
             Self::Task => [keys::LATER_ACTIONS, keys::LATER_TASK].concat(),
-            Self::List | Self::Upload | Self::Download => Vec::new(),
+            Self::List | Self::Upload | Self::Download | Self::Options(..) => Vec::new(),
         }
     }
 }
@@ -88,6 +94,7 @@ impl<'a> Check<'a> {
             found: Vec::new(),
             doubtful: BTreeSet::new(),
             bare_braces: Vec::new(),
+            tables: BTreeSet::new(),
         }
     }
 
@@ -415,6 +422,8 @@ impl<'a> Check<'a> {
             ok_codes: None,
             on_failure: None,
             register: None,
+            parse: None,
+            table: None,
             vars: Vars::new(),
             at: self.at(&node.span),
         }
@@ -441,10 +450,13 @@ impl<'a> Check<'a> {
                 "ok_codes" => task.ok_codes = self.ok_codes(value),
                 "on_failure" => task.on_failure = self.on_failure(value),
                 "register" => task.register = self.register(value),
+                "parse" => task.parse = self.parse(value),
+                "table" => task.table = self.table(value),
                 "vars" => task.vars = self.vars(value),
                 _ => {}
             }
         }
+        self.check_table(entries, &task);
         if broken {
             self.doubt(task.register);
             return None;
@@ -511,12 +523,13 @@ impl<'a> Check<'a> {
         let has = |key: &str| entries.iter().find(|e| e.key == key);
         let of_process = ["env", "cwd", "shell", "stdin", "ok_codes"];
         let of_result = ["timeout", "register"];
+        let of_rows = ["parse", "table"];
         for (action, useless) in [
-            ("print", [&of_process[..], &of_result].concat()),
-            ("pause", [&of_process[..], &of_result].concat()),
-            ("ls", of_process.to_vec()),
-            ("upload", of_process.to_vec()),
-            ("download", of_process.to_vec()),
+            ("print", [&of_process[..], &of_result, &of_rows].concat()),
+            ("pause", [&of_process[..], &of_result, &of_rows].concat()),
+            ("ls", [&of_process[..], &of_rows].concat()),
+            ("upload", [&of_process[..], &of_rows].concat()),
+            ("download", [&of_process[..], &of_rows].concat()),
         ] {
             if has(action).is_none() {
                 continue;
@@ -627,7 +640,8 @@ fn unknown_help(key: &str, allowed: &[&str], later: &[&str], level: Level) -> St
         return "a command that holds `: ` must be quoted as a whole, or written under `run: |`"
             .into();
     }
-    if let Some(foreign) = keys::foreign(key) {
+    let options = matches!(level, Level::Options(..));
+    if let Some(foreign) = keys::foreign(key).filter(|_| !options) {
         return foreign.into();
     }
     if let Some(near) = did_you_mean(key, allowed.iter().chain(later).copied()) {
@@ -635,7 +649,7 @@ fn unknown_help(key: &str, allowed: &[&str], later: &[&str], level: Level) -> St
     }
     let elsewhere = [Level::Task, Level::Play, Level::WholeFile]
         .into_iter()
-        .find(|other| *other != level && other.allowed().contains(&key));
+        .find(|other| !options && *other != level && other.allowed().contains(&key));
     match elsewhere {
         Some(other) => format!(
             "it is a key of {}; allowed here: {}",

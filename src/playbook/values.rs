@@ -133,6 +133,20 @@ impl Check<'_> {
         }
     }
 
+    /// How places in a scalar's text become places in the source.
+    pub(super) fn to_source(
+        &self,
+        node: &Node,
+        text: &str,
+    ) -> impl Fn(Range<usize>) -> Range<usize> + use<> {
+        let at = self.source_text()[node.span.clone()].find(text);
+        let whole = node.span.clone();
+        move |span| match at {
+            Some(at) => whole.start + at + span.start..whole.start + at + span.end,
+            None => whole.clone(),
+        }
+    }
+
     pub(super) fn templates(&mut self, key: &str, node: &Node) -> Vec<Template> {
         match &node.kind {
             Kind::List(items) => items
