@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::job::{PlayId, TaskRef};
 use crate::listing::Entry;
 use crate::outcome::{HostProblem, Outcome};
+use crate::rows::Row;
 use crate::target::HostName;
 use crate::transfer::{Progress, Tally};
 
@@ -96,6 +97,17 @@ pub enum What {
         task: TaskRef,
         /// What it found: at least one. The order is that of the server's answers.
         entries: Arc<[Entry]>,
+    },
+    /// Output became rows. The lines that they were made of came before.
+    Rows {
+        /// Which host.
+        host: HostName,
+        /// Which task.
+        task: TaskRef,
+        /// The number of the first row, from 1, counted per host and task.
+        first: u64,
+        /// At least one.
+        rows: Arc<[Row]>,
     },
     /// A transfer has come so far. At most a few a second for each task.
     Progress {
@@ -281,6 +293,28 @@ impl LineEnd {
 }
 
 impl Block {
+    /// The same lines in blocks of at most `most` bytes, or of one line that is longer.
+    pub fn cut(self, most: usize) -> impl Iterator<Item = Self> {
+        let mut rest = self;
+        std::iter::from_fn(move || {
+            let (mut taken, mut lines) = (0, 0);
+            while let Some((line, _)) = cut_line(&rest.bytes[taken..]) {
+                let length = line.text.len() + line.end.as_str().len();
+                if lines > 0 && taken + length > most {
+                    break;
+                }
+                (taken, lines) = (taken + length, lines + 1);
+            }
+            let block = Self {
+                lines,
+                bytes: rest.bytes.split_to(taken),
+                ..rest.clone()
+            };
+            rest.first_line += u64::from(lines);
+            (lines > 0).then_some(block)
+        })
+    }
+
     /// The lines, in order. Joining every `text` and `end` gives `bytes` back.
     pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
         let mut rest: &[u8] = &self.bytes;
@@ -323,6 +357,7 @@ impl What {
         match self {
             Self::Output { block, .. } => u64::from(block.lines),
             Self::Entries { entries, .. } => entries.len() as u64,
+            Self::Rows { rows, .. } => rows.len() as u64,
             _ => 1,
         }
     }

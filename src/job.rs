@@ -57,6 +57,8 @@ pub struct Job {
     pub on_failure: OnFailure,
     /// Whether stdout and stderr are kept for later tasks, and under which name.
     pub register: Option<String>,
+    /// How standard output becomes rows.
+    pub parse: Option<Arc<crate::rows::Parsing>>,
 }
 
 /// What a command reads.
@@ -130,8 +132,12 @@ pub struct Registered {
     pub stderr: Vec<u8>,
     /// More was written than was kept.
     pub truncated: bool,
-    /// What a listing found, up to [`ROWS_LIMIT`] rows, and its sums.
-    pub rows: Option<(Vec<serde_json::Value>, crate::transfer::Tally)>,
+    /// What a listing found or its output was parsed to, up to [`ROWS_LIMIT`] rows.
+    pub rows: Option<Vec<serde_json::Value>>,
+    /// Lines that did not fit, where that is no failure; printable.
+    pub unparsed: Vec<String>,
+    /// The sums of a task on files.
+    pub tally: Option<crate::transfer::Tally>,
     /// How it ended.
     pub outcome: crate::outcome::Outcome,
     /// How long it took.
@@ -140,6 +146,9 @@ pub struct Registered {
 
 /// How many rows `register` keeps.
 pub const ROWS_LIMIT: usize = 100_000;
+
+/// How many bytes of memory the rows that `register` keeps may take, as far as that can be told.
+pub const ROWS_BYTES: usize = 128 << 20;
 
 /// How much of each stream `register` keeps, in bytes.
 pub const CAPTURE_LIMIT: usize = 16 << 20;

@@ -152,6 +152,8 @@ pub enum Failure {
         /// One line.
         reason: String,
     },
+    /// A line of its output does not fit its `parse`. The command was ended if it still ran.
+    Parse(Box<crate::rows::BadLine>),
     /// Files could not be moved or listed, wholly or in part.
     Files {
         /// What kind of trouble; the gravest where there was more than one.
@@ -253,6 +255,7 @@ impl fmt::Display for Outcome {
             Self::Failed(Failure::Exit(status)) => write!(f, "{status}"),
             Self::Failed(Failure::NotStarted { reason }) => write!(f, "not started: {reason}"),
             Self::Failed(Failure::Files { reason, .. }) => f.write_str(reason),
+            Self::Failed(Failure::Parse(bad)) => write!(f, "{bad}"),
             Self::TimedOut { after, remote } => {
                 write!(
                     f,

@@ -194,6 +194,7 @@ impl Recap {
             | What::BatchStart { .. }
             | What::TaskStart { .. }
             | What::Entries { .. }
+            | What::Rows { .. }
             | What::Progress { .. }
             | What::Print { .. }
             | What::Retry { .. }

@@ -220,6 +220,7 @@ fn text_options(plan: &Plan, output: &OutputArgs) -> TextOptions {
         },
         prefix: !output.no_prefix,
         hosts,
+        tables: plan.tables(),
         fold: settings::fold_names,
     }
 }

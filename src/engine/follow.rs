@@ -7,11 +7,12 @@ use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::outbox::{Outbox, SpillLost};
+use super::rows::{self, Rowed, Rowing};
 use super::state::Level;
 use super::termination::Ladder;
 use crate::event::{Block, Stream};
 use crate::job::{CAPTURE_LIMIT, Job};
-use crate::outcome::{ExitStatus, Failure, Outcome};
+use crate::outcome::{ExitStatus, Failure, Outcome, Remains};
 use crate::output::capture::Capture;
 use crate::output::lines::Splitter;
 use crate::session::{Ending, Process, ProcessEvent, Session, Spawn};
@@ -22,12 +23,14 @@ pub(super) struct Followed {
     pub(super) outcome: Outcome,
     pub(super) stdout: Capture,
     pub(super) stderr: Capture,
-    /// Something that the process left behind held its output open.
-    pub(super) lingering: Option<String>,
+    /// Worth a word: what the process left behind held its output open, lines did not fit.
+    pub(super) warnings: Vec<String>,
     /// What a task on files moved or found.
     pub(super) tally: Option<Tally>,
-    /// What a listing found, where it is registered.
+    /// What a listing found or the output was parsed to, where it is registered.
     pub(super) rows: Option<Vec<serde_json::Value>>,
+    /// Lines that did not fit, where that is no failure; printable.
+    pub(super) unparsed: Vec<String>,
 }
 
 impl Followed {
@@ -38,9 +41,10 @@ impl Followed {
             outcome,
             stdout: none(),
             stderr: none(),
-            lingering: None,
+            warnings: Vec::new(),
             tally: None,
             rows: None,
+            unparsed: Vec::new(),
         }
     }
 }
@@ -60,6 +64,8 @@ struct Lines<'a> {
     out: &'a mut Outbox,
     /// Bytes go on as they come; nobody counts lines.
     pass_through: bool,
+    /// Standard output becomes rows.
+    parsed: bool,
     split: [Splitter; 2],
     kept: [Capture; 2],
 }
@@ -76,7 +82,16 @@ impl Lines<'_> {
                 bytes,
             });
         }
-        self.split[at].push(bytes, &mut |block| self.out.offer(block));
+        let cut = self.parsed && stream == Stream::Stdout;
+        self.split[at].push(bytes, &mut |block| {
+            if cut {
+                block
+                    .cut(rows::BLOCK)
+                    .for_each(|block| self.out.offer(block));
+            } else {
+                self.out.offer(block);
+            }
+        });
     }
 
     fn finish(&mut self) {
@@ -91,6 +106,8 @@ enum Stop {
     Ended(Ending),
     TimedOut(Duration),
     Cancelled,
+    /// No more rows are wanted, or a line did not fit.
+    Rows,
 }
 
 impl<'a> Follow<'a> {
@@ -108,8 +125,14 @@ impl<'a> Follow<'a> {
         };
         let split = [Splitter::new(Stream::Stdout), Splitter::new(Stream::Stderr)];
         let kept = [Capture::new(limit), Capture::new(limit)];
+        let rows = Rowing::of(job);
+        let parsed = rows.is_some();
+        if let Some(rows) = rows {
+            out.parse(rows);
+        }
         let lines = Lines {
             out,
+            parsed,
             pass_through: job.pass_through,
             split,
             kept,
@@ -129,12 +152,21 @@ impl<'a> Follow<'a> {
         mut process: Process,
         session: &mut Session,
     ) -> Result<Followed, SpillLost> {
-        let mut lingering = None;
+        let mut warnings = Vec::new();
         let outcome = match self.read(&mut process, session).await? {
             Stop::Ended(ending) => {
                 let (outcome, left) = judge(ending, &self.job.ok_codes);
-                lingering = left;
+                warnings.extend(left);
                 outcome
+            }
+            Stop::Rows => {
+                let remains = self.end(&mut process, session).await;
+                if remains == Remains::MaybeRunning {
+                    let word =
+                        "the command was ended because of its rows, but may still be running";
+                    warnings.push(word.to_owned());
+                }
+                Outcome::Ok { status: None }
             }
             Stop::TimedOut(after) => {
                 let remote = self.end(&mut process, session).await;
@@ -147,14 +179,25 @@ impl<'a> Follow<'a> {
             }
         };
         self.lines.finish();
+        // A line that was cut off is not read: `12` may have been `1234`.
+        let whole = matches!(
+            outcome,
+            Outcome::Ok { status: Some(_) } | Outcome::Failed(Failure::Exit(ExitStatus::Exited(_)))
+        );
+        let rowed = self.lines.out.end_rows(whole).await?;
         let [stdout, stderr] = self.lines.kept;
-        Ok(Followed {
+        let followed = Followed {
             outcome,
             stdout,
             stderr,
-            lingering,
+            warnings,
             tally: None,
             rows: None,
+            unparsed: Vec::new(),
+        };
+        Ok(match rowed {
+            Some(rowing) => with_rows(followed, rowing.into_rowed()),
+            None => followed,
         })
     }
 
@@ -168,6 +211,9 @@ impl<'a> Follow<'a> {
         let mut deadline = std::pin::pin!(self.clock.limit(self.job.timeout));
         let ending = loop {
             let out = &mut *self.lines.out;
+            if out.rows_are_over() {
+                return Ok(Stop::Rows);
+            }
             let (waiting, room) = (!out.is_empty(), out.has_room());
             tokio::select! {
                 biased;
@@ -206,6 +252,38 @@ impl<'a> Follow<'a> {
         }
         remains
     }
+}
+
+/// What the rows of a process say of its task.
+fn with_rows(mut followed: Followed, rowed: Rowed) -> Followed {
+    followed.outcome = rows::judged(followed.outcome, rowed.end);
+    let kept = rowed
+        .rows
+        .as_ref()
+        .map_or(rowed.total, |rows| rows.len() as u64);
+    if kept < rowed.total {
+        let total = rowed.total;
+        followed.warnings.push(format!(
+            "later tasks find the first {kept} of {total} rows; more are not kept"
+        ));
+    }
+    let unparsed = rowed.unparsed;
+    if let Some(first) = unparsed.lines.first() {
+        let count = crate::text::count(
+            usize::try_from(unparsed.total).unwrap_or(usize::MAX),
+            "line",
+        );
+        let text = crate::text::printable(&first.text);
+        let verb = if unparsed.total == 1 { "does" } else { "do" };
+        followed.warnings.push(format!(
+            "{count} of the output {verb} not fit `{}`; the first is line {}: {text}",
+            first.format, first.number
+        ));
+    }
+    let text = |line: &crate::rows::BadLine| crate::text::printable(&line.text).into_owned();
+    followed.unparsed = unparsed.lines.iter().map(text).collect();
+    followed.rows = rowed.rows;
+    followed
 }
 
 fn judge(ending: Ending, ok_codes: &[u32]) -> (Outcome, Option<String>) {

@@ -199,7 +199,7 @@ impl Lane {
 
     async fn say_end(&mut self, job: Job, followed: Followed, began: Instant) -> Result<(), Halt> {
         let took = began.elapsed();
-        self.say_warnings(followed.lingering).await?;
+        self.say_warnings(followed.warnings).await?;
         if let Some(name) = job.register {
             let kept = Registered {
                 truncated: followed.stdout.is_truncated()
@@ -210,7 +210,9 @@ impl Lane {
                         .is_some_and(|rows| rows.len() >= ROWS_LIMIT),
                 stdout: followed.stdout.into_bytes(),
                 stderr: followed.stderr.into_bytes(),
-                rows: followed.rows.zip(followed.tally),
+                rows: followed.rows,
+                unparsed: followed.unparsed,
+                tally: followed.tally,
                 outcome: followed.outcome.clone(),
                 duration: took,
             };
@@ -228,9 +230,9 @@ impl Lane {
             .await?)
     }
 
-    async fn say_warnings(&mut self, lingering: Option<String>) -> Result<(), SpillLost> {
+    async fn say_warnings(&mut self, more: Vec<String>) -> Result<(), SpillLost> {
         let from_session = self.open.as_mut().map(|open| open.session.take_warnings());
-        for text in from_session.into_iter().flatten().chain(lingering) {
+        for text in from_session.into_iter().flatten().chain(more) {
             self.out.say(News::Note(Severity::Warning, text)).await?;
         }
         Ok(())
@@ -363,7 +365,7 @@ impl Lane {
             way: Arc::clone(way),
             sftp: None,
         });
-        self.say_warnings(None).await?;
+        self.say_warnings(Vec::new()).await?;
         Ok(true)
     }
 

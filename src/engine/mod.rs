@@ -13,6 +13,7 @@ mod follow;
 mod lane;
 mod list;
 mod outbox;
+mod rows;
 mod sftp;
 pub mod shape;
 pub mod sizing;

@@ -12,8 +12,9 @@ use std::collections::VecDeque;
 
 use tokio::sync::{mpsc, watch};
 
+use super::rows::Rowing;
 use super::state::{Level, News};
-use crate::event::{Block, Severity};
+use crate::event::{Block, Severity, Stream};
 use crate::job::{HostId, TaskRef};
 use crate::output::backlog::Backlog;
 
@@ -27,6 +28,8 @@ pub(super) struct Outbox {
     /// Blocks that the backlog had no room for; reading stops while there are any.
     held: VecDeque<Block>,
     task: Option<TaskRef>,
+    /// Makes rows of what goes on to the loop: so what waits, waits as bytes.
+    rows: Option<Rowing>,
     muted: bool,
     dropped: u64,
 }
@@ -60,6 +63,7 @@ impl Outbox {
             backlog,
             held: VecDeque::new(),
             task: None,
+            rows: None,
             muted: false,
             dropped: 0,
         }
@@ -91,7 +95,34 @@ impl Outbox {
     /// Output offered from now on belongs to this task.
     pub(super) fn belongs_to(&mut self, task: &TaskRef) {
         self.task = Some(task.clone());
+        self.rows = None;
         self.muted = false;
+    }
+
+    /// Standard output offered from now on becomes rows as well.
+    pub(super) fn parse(&mut self, rows: Rowing) {
+        self.rows = Some(rows);
+    }
+
+    /// Whether no more rows are wanted, or a line did not fit.
+    pub(super) fn rows_are_over(&self) -> bool {
+        self.rows.as_ref().is_some_and(Rowing::is_over)
+    }
+
+    /// All output was offered; `whole` if the process ended it. Says the last rows.
+    pub(super) async fn end_rows(&mut self, whole: bool) -> Result<Option<Rowing>, SpillLost> {
+        if self.rows.is_none() {
+            return Ok(None);
+        }
+        self.flush().await?;
+        let mut rows = self.rows.take();
+        if let (Some(rows), Some(task), true) = (&mut rows, self.task.clone(), whole && !self.muted)
+        {
+            for (first, block) in rows.finish() {
+                self.say(News::Rows(task.clone(), first, block)).await?;
+            }
+        }
+        Ok(rows)
     }
 
     /// Takes a block without waiting.
@@ -103,7 +134,7 @@ impl Outbox {
         let block = match self.is_empty().then(|| self.loop_.try_reserve()) {
             Some(Ok(permit)) => {
                 if let Some(task) = &self.task {
-                    permit.send((self.host, News::Output(task.clone(), block)));
+                    permit.send((self.host, news(task, &mut self.rows, block)));
                 }
                 return;
             }
@@ -138,7 +169,7 @@ impl Outbox {
             None => self.held.pop_front(),
         };
         if let (Some(block), Some(task)) = (next, &self.task) {
-            permit.send((self.host, News::Output(task.clone(), block)));
+            permit.send((self.host, news(task, &mut self.rows, block)));
         }
         while let Some(block) = self.held.pop_front() {
             if let Err(full) = self.backlog.push(block) {
@@ -194,5 +225,14 @@ impl Outbox {
                 .await;
         }
         Ok(())
+    }
+}
+
+/// A block, with the rows that it completes.
+fn news(task: &TaskRef, rows: &mut Option<Rowing>, block: Block) -> News {
+    let wanted = rows.as_mut().filter(|_| block.stream == Stream::Stdout);
+    match wanted.and_then(|rows| rows.take(&block.bytes)) {
+        Some((first, rows)) => News::Parsed(task.clone(), block, first, rows),
+        None => News::Output(task.clone(), block),
     }
 }

@@ -13,6 +13,7 @@ use crate::event::{Block, HostState, Severity, What};
 use crate::job::{HostId, OnFailure, PlayId, TaskId, TaskRef};
 use crate::listing::Entry;
 use crate::outcome::{HostProblem, Outcome, Remains};
+use crate::rows::Row;
 use crate::target::HostName;
 use crate::transfer::{Progress, Tally};
 
@@ -65,6 +66,10 @@ pub enum News {
     TaskStart(TaskRef),
     /// A process wrote.
     Output(TaskRef, Block),
+    /// A process wrote, and that completed rows: the first one's number, and the rows, never none.
+    Parsed(TaskRef, Block, u64, Arc<[Row]>),
+    /// The end of the output completed rows.
+    Rows(TaskRef, u64, Arc<[Row]>),
     /// A listing found files; never none.
     Entries(TaskRef, Arc<[Entry]>),
     /// A transfer has come so far.
@@ -344,6 +349,16 @@ impl RunState {
                 self.emit(What::TaskStart { host, task }, now);
             }
             News::Output(task, block) => self.emit(What::Output { host, task, block }, now),
+            News::Parsed(task, block, first, rows) => {
+                let output = What::Output {
+                    host: host.clone(),
+                    task: task.clone(),
+                    block,
+                };
+                self.emit(output, now);
+                self.emit_rows(host, task, first, rows, now);
+            }
+            News::Rows(task, first, rows) => self.emit_rows(host, task, first, rows, now),
             News::Entries(task, entries) => self.emit(
                 What::Entries {
                     host,
@@ -400,6 +415,25 @@ impl RunState {
             News::Ended => self.on_lane_gone(id, now),
             News::Panicked(message) => self.on_panic(id, message, now),
         }
+    }
+
+    fn emit_rows(
+        &mut self,
+        host: HostName,
+        task: TaskRef,
+        first: u64,
+        rows: Arc<[Row]>,
+        now: Duration,
+    ) {
+        self.emit(
+            What::Rows {
+                host,
+                task,
+                first,
+                rows,
+            },
+            now,
+        );
     }
 
     fn on_connection(&mut self, host: HostName, news: News, now: Duration) {

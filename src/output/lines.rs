@@ -345,6 +345,12 @@ mod tests {
             let whole = split(&[&sent]);
             check_laws(&whole, &sent);
             prop_assert!(lines(&blocks) == lines(&whole));
+            for most in [1, 100, 8 << 10] {
+                let smaller: Vec<Block> = whole.iter().cloned().flat_map(|b| b.cut(most)).collect();
+                check_laws(&smaller, &sent);
+                prop_assert!(lines(&smaller) == lines(&whole));
+                prop_assert!(smaller.iter().all(|b| b.bytes.len() <= most || b.lines == 1));
+            }
         }
     }
 }

@@ -176,6 +176,8 @@ pub(super) fn plain_task(
         ok_codes: vec![0],
         register: None,
         pass_through: false,
+        parse: None,
+        table: None,
         vars: Vars::new(),
     }
 }
@@ -646,6 +648,8 @@ fn merge(
         ok_codes: task.ok_codes.unwrap_or_else(|| vec![0]),
         register: task.register,
         pass_through: false,
+        parse: task.parse,
+        table: task.table.map(Arc::new),
         vars: task.vars,
     })
 }
@@ -793,6 +797,7 @@ fn undefined_names(plan: &Plan, source: &Arc<Source>, doubts: &Doubts<'_>) -> Ve
                 .templates()
                 .flat_map(Template::names)
                 .chain(&in_files)
+                .chain(task.condition_names())
                 .filter(|name| !name.optional && !doubts.names.contains(name.root()))
             {
                 let root = name.root();

@@ -12,6 +12,7 @@ mod values;
 pub use build::{Built, Ground, PlanError, Single, build, listings, single};
 pub use copies::{Request, copies};
 pub use reach::{Defaults, Reaching};
+pub use values::on_rows;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -24,7 +25,8 @@ use crate::job::{
     Action, Command, HostId, Input, Job, OnFailure, PlayId, Registered, TaskId, TaskRef,
 };
 use crate::listing::Listing;
-use crate::playbook::{Document, Line, Name, Template};
+use crate::playbook::{Document, Line, Name, Parse, Template};
+use crate::rows::{Parsing, TableSpec};
 use crate::target::{Target, Vars, Way};
 use crate::transfer::How;
 
@@ -79,6 +81,8 @@ pub struct Task {
     register: Option<String>,
     /// Our standard input goes in and bytes come out as they are.
     pass_through: bool,
+    parse: Option<Parse>,
+    table: Option<Arc<TableSpec>>,
     vars: Vars,
 }
 
@@ -187,6 +191,14 @@ impl Plan {
         })
     }
 
+    /// The tasks whose rows are shown as tables.
+    #[must_use]
+    pub fn tables(&self) -> HashMap<TaskId, Arc<TableSpec>> {
+        let tasks = self.plays.iter().flat_map(|play| &play.tasks);
+        let table = |task: &Task| Some((task.reference.id, Arc::clone(task.table.as_ref()?)));
+        tasks.filter_map(table).collect()
+    }
+
     /// The number of tasks over all plays.
     #[must_use]
     pub fn tasks(&self) -> usize {
@@ -272,6 +284,10 @@ impl Task {
             .env
             .iter()
             .map(|(name, value)| Ok((name.clone(), fill.text(value)?)));
+        let mut env = env.collect::<Result<Vec<_>, String>>()?;
+        if self.parse.is_some() && env.iter().all(|(name, _)| name != "LC_ALL") {
+            env.push(("LC_ALL".to_owned(), "C".to_owned()));
+        }
         let stdin = self
             .stdin
             .as_ref()
@@ -280,7 +296,7 @@ impl Task {
         Ok(Job {
             task: self.reference.clone(),
             action,
-            env: env.collect::<Result<_, String>>()?,
+            env,
             cwd: self.cwd.as_ref().map(|text| fill.text(text)).transpose()?,
             shell: self.shell.clone(),
             stdin: match stdin {
@@ -293,6 +309,7 @@ impl Task {
             ok_codes: self.ok_codes.clone(),
             on_failure: self.on_failure,
             register: self.register.clone(),
+            parse: self.parsing(fill),
         })
     }
 
@@ -309,6 +326,25 @@ impl Task {
                 optional: false,
             })
             .collect()
+    }
+
+    fn parsing(&self, fill: &values::Fill<'_>) -> Option<Arc<Parsing>> {
+        let parse = self.parse.as_ref()?;
+        Some(Arc::new(Parsing {
+            spec: parse.spec.clone(),
+            stop_when: parse.stop_when.as_ref().map(|when| fill.on_rows(when)),
+            table: self.table.clone(),
+        }))
+    }
+
+    /// Names that conditions of the task use, but for those that are theirs.
+    fn condition_names(&self) -> impl Iterator<Item = &Name> {
+        let conditions = self
+            .parse
+            .iter()
+            .filter_map(|parse| parse.stop_when.as_ref());
+        let names = conditions.flat_map(crate::playbook::Condition::names);
+        names.filter(|name| name.root() != values::ROW)
     }
 
     /// Every text of the task that may hold values, with a word for what it is.

@@ -12,16 +12,19 @@ use serde_json::{Value, json};
 use super::{Plan, Play, Task};
 use crate::job::{HostId, Registered};
 use crate::outcome::{ExitStatus, Failure, Outcome};
-use crate::playbook::{Document, Scope, Template};
+use crate::playbook::{Condition, Document, Scope, Template};
+use crate::rows::Predicate;
 use crate::target::{Target, Vars, Way};
 
 /// Names that exist on every host without anybody setting them.
 pub(super) const OWN_NAMES: [&str; 1] = ["host"];
 /// What a registered result has.
-pub(super) const RESULT_FIELDS: [&str; 11] = [
+pub(super) const RESULT_FIELDS: [&str; 12] = [
     "stdout", "stderr", "lines", "code", "signal", "status", "changed", "duration", "rows",
-    "count", "bytes",
+    "unparsed", "count", "bytes",
 ];
+/// What a condition on rows calls the row.
+pub(super) const ROW: &str = "row";
 /// What `host` has.
 pub(super) const HOST_FIELDS: [&str; 5] = ["name", "groups", "address", "port", "user"];
 
@@ -84,6 +87,11 @@ impl<'a> Fill<'a> {
         document.render(self.scope())
     }
 
+    /// A condition on rows, with the values of now.
+    pub(super) fn on_rows(&self, condition: &Condition) -> Predicate {
+        on_rows(condition, self.scope())
+    }
+
     fn scope(&self) -> &Scope {
         self.scope.get_or_init(|| {
             let target = &self.plan.targets[self.host.0 as usize];
@@ -99,6 +107,17 @@ impl<'a> Fill<'a> {
             scope
         })
     }
+}
+
+/// A condition on rows, each of which is its `row`.
+#[must_use]
+pub fn on_rows(condition: &Condition, scope: &Scope) -> Predicate {
+    let (condition, scope) = (condition.clone(), scope.clone());
+    Predicate::new(move |row| {
+        let row = Value::Object(row.fields());
+        let held = condition.holds(&scope, ROW, row);
+        held.map_err(|error| error.to_string())
+    })
 }
 
 /// All variables of a task on a host.
@@ -159,9 +178,10 @@ fn result_value(result: &Registered) -> Value {
         "status": result.outcome.word(),
         "changed": matches!(result.outcome, Outcome::Ok { .. }),
         "duration": result.duration.as_secs_f64(),
-        "rows": result.rows.as_ref().map(|(rows, _)| rows),
-        "count": result.rows.as_ref().map(|(rows, _)| rows.len()),
-        "bytes": result.rows.as_ref().map(|(_, tally)| tally.bytes),
+        "rows": result.rows,
+        "unparsed": result.unparsed,
+        "count": result.rows.as_ref().map(Vec::len),
+        "bytes": result.tally.as_ref().map(|tally| tally.bytes),
     })
 }
 
@@ -169,7 +189,7 @@ fn status(outcome: &Outcome) -> Option<&ExitStatus> {
     match outcome {
         Outcome::Ok { status } => status.as_ref(),
         Outcome::Failed(Failure::Exit(status)) => Some(status),
-        Outcome::Failed(Failure::NotStarted { .. } | Failure::Files { .. })
+        Outcome::Failed(Failure::NotStarted { .. } | Failure::Files { .. } | Failure::Parse(_))
         | Outcome::TimedOut { .. }
         | Outcome::Lost { .. }
         | Outcome::Skipped { .. }

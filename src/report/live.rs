@@ -189,6 +189,7 @@ impl Live {
             What::HostReady { .. }
             | What::BatchStart { .. }
             | What::Entries { .. }
+            | What::Rows { .. }
             | What::Print { .. }
             | What::Retry { .. }
             | What::Diagnostic { .. }

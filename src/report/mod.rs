@@ -7,6 +7,7 @@ mod live;
 pub mod ndjson;
 pub mod raw;
 pub mod remote;
+pub mod rows;
 mod style;
 pub mod table;
 pub mod terminal;

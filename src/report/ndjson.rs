@@ -18,6 +18,7 @@ use crate::event::{Block, Event, LineEnd, RunInfo, Severity, Stream, What};
 use crate::job::{TaskId, TaskRef};
 use crate::listing::Entry;
 use crate::outcome::{ExitStatus, Failure, Outcome, Remains};
+use crate::rows::Row;
 use crate::transfer::{Progress, Tally, Verified};
 
 /// The renderer of `--format ndjson` and `--events`.
@@ -37,6 +38,15 @@ impl Renderer for Ndjson {
         } = &event.what
         {
             return push_entries(out, event, host.as_str(), task.id, entries);
+        }
+        if let What::Rows {
+            host,
+            task,
+            first,
+            rows,
+        } = &event.what
+        {
+            return push_rows(out, event, host.as_str(), task.id, *first, rows);
         }
         let (kind, mut fields) = describe(&event.what);
         let mut object = Map::new();
@@ -71,6 +81,26 @@ fn push_entries(out: &mut Vec<u8>, event: &Event, host: &str, task: TaskId, entr
         object.insert("host".into(), json!(host));
         object.insert("task".into(), json!(id(task)));
         object.append(&mut entry.fields());
+        // A map of plain values cannot fail to be written into memory.
+        let _ = serde_json::to_writer(&mut *out, &object);
+        out.push(b'\n');
+    }
+}
+
+fn push_rows(out: &mut Vec<u8>, event: &Event, host: &str, task: TaskId, first: u64, rows: &[Row]) {
+    for (at, row) in (0u64..).zip(rows) {
+        let mut object = Map::new();
+        object.insert("v".into(), json!(1));
+        object.insert("seq".into(), json!(event.seq + at));
+        object.insert("t".into(), json!(seconds(event)));
+        object.insert("type".into(), json!("row"));
+        object.insert("host".into(), json!(host));
+        object.insert("task".into(), json!(id(task)));
+        object.insert("n".into(), json!(first + at));
+        if row.approximate {
+            object.insert("approximate".into(), json!(true));
+        }
+        object.insert("row".into(), row.fields().into());
         // A map of plain values cannot fail to be written into memory.
         let _ = serde_json::to_writer(&mut *out, &object);
         out.push(b'\n');
@@ -179,6 +209,8 @@ fn describe(what: &What) -> (&'static str, Value) {
         } => ("progress", progress_fields(host.as_str(), task, progress)),
         // Listings are written entry by entry, before this is asked.
         What::Entries { .. } => ("entry", Value::Null),
+        // Rows are written row by row, before this is asked.
+        What::Rows { .. } => ("row", Value::Null),
         // Blocks are written line by line, before this is asked.
         What::Output { .. } => ("line", Value::Null),
         What::Diagnostic {
@@ -380,6 +412,13 @@ fn outcome_fields(outcome: &Outcome) -> Map<String, Value> {
         Outcome::Failed(Failure::Files { cause, reason }) => {
             put("cause", json!(cause.word()));
             put("reason", json!(reason));
+        }
+        Outcome::Failed(Failure::Parse(bad)) => {
+            put("cause", json!("parse"));
+            put("reason", json!(bad.to_string()));
+            put("line", json!(bad.number));
+            put("text", json!(String::from_utf8_lossy(&bad.text)));
+            put("span", json!([bad.span.start, bad.span.end]));
         }
         Outcome::Failed(Failure::NotStarted { reason }) => {
             put("cause", json!("not_started"));

@@ -14,13 +14,15 @@ use std::time::Duration;
 use super::ending::Ending;
 use super::live::Live;
 use super::remote::Remote;
+use super::rows::{Drawn, Tables};
 use super::style::{Kind, Styles};
 use super::{Ink, Renderer};
 use crate::event::{Block, Event, RunInfo, Severity, Stream, What};
-use crate::job::{TaskId, TaskRef};
+use crate::job::{PlayId, TaskId, TaskRef};
 use crate::listing::Entry;
-use crate::outcome::{HostProblem, Outcome};
+use crate::outcome::{Failure, HostProblem, Outcome};
 use crate::recap::Recap;
+use crate::rows::TableSpec;
 use crate::target::HostName;
 use crate::text;
 use crate::transfer::Tally;
@@ -47,6 +49,8 @@ pub struct TextOptions {
     pub prefix: bool,
     /// All hosts of the run.
     pub hosts: Vec<HostName>,
+    /// The tasks whose rows are shown as tables, in place of their lines.
+    pub tables: HashMap<TaskId, Arc<TableSpec>>,
     /// Folds names into ranges.
     pub fold: fn(&[HostName]) -> String,
 }
@@ -63,6 +67,7 @@ pub struct TextRenderer {
     single: bool,
     recap: Recap,
     live: Live,
+    tables: Tables,
 }
 
 impl TextRenderer {
@@ -76,6 +81,7 @@ impl TextRenderer {
             .max()
             .unwrap_or(0);
         Self {
+            tables: Tables::new(options.tables.clone(), &options.hosts),
             styles: Styles::new(options.colour),
             width: widest.min(WIDEST_NAME),
             options,
@@ -236,6 +242,11 @@ impl TextRenderer {
             format!("{line}  {}{place}", text::duration(took))
         };
         say(ink, &line);
+        if let Outcome::Failed(Failure::Parse(bad)) = outcome {
+            bad.drawn()
+                .iter()
+                .for_each(|line| say(ink, &format!("  {line}")));
+        }
     }
 
     fn problem(&self, host: &HostName, problem: &HostProblem, ink: &mut Ink) {
@@ -334,6 +345,33 @@ impl TextRenderer {
 }
 
 impl TextRenderer {
+    /// Draws the tables that are complete when this play begins; with `None`, all.
+    fn draw_tables(&mut self, next: Option<PlayId>, ink: &mut Ink) {
+        let remote = Remote {
+            colour: false,
+            ci: self.options.ci,
+        };
+        for Drawn {
+            title,
+            text,
+            left_out,
+        } in self.tables.draw(next)
+        {
+            if self.talk() && !self.single {
+                let title = format!("== {}", text::printable(title.as_bytes()));
+                say(ink, &self.styles.paint(Kind::Heading, &title));
+            }
+            for line in text.lines() {
+                remote.push_line(ink.out(), line.as_bytes());
+                ink.out().push(b'\n');
+            }
+            if left_out > 0 {
+                let text = format!("{left_out} more rows are not in the table: it is too long");
+                self.diagnostic(None, Severity::Warning, &text, ink);
+            }
+        }
+    }
+
     /// Files that a listing found, a line each.
     fn entries(&mut self, host: &HostName, entries: &[Entry], ink: &mut Ink) {
         let text: String = entries.iter().map(super::listing::long_line).collect();
@@ -355,7 +393,14 @@ impl Renderer for TextRenderer {
         }
         match &event.what {
             What::RunStart(info) => self.run_start(info, ink),
+            What::Output { task, block, .. }
+                if block.stream == Stream::Stdout
+                    && self.tables.shows(task.id)
+                    && !self.verbose(1) => {}
             What::Output { host, block, .. } => self.output(host, block, ink),
+            What::Rows {
+                host, task, rows, ..
+            } => self.tables.add(host, task, rows),
             What::Print { host, text, .. } => {
                 let block = Block {
                     stream: Stream::Stdout,
@@ -392,12 +437,18 @@ impl Renderer for TextRenderer {
             } => {
                 self.heartbeat(event.at, *running, *queued, longest.as_ref(), ink);
             }
-            What::RunEnd { .. } => self.run_end(ink),
+            What::RunEnd { .. } => {
+                self.draw_tables(None, ink);
+                self.run_end(ink);
+            }
             What::BatchStart { .. }
             | What::PlayStart { .. }
             | What::HostConnecting { .. }
             | What::HostReady { .. }
             | What::Retry { .. } => {
+                if let What::PlayStart { play, .. } = &event.what {
+                    self.draw_tables(Some(*play), ink);
+                }
                 if let Some((level, line)) = detail(&event.what)
                     && self.verbose(level)
                 {

@@ -38,6 +38,7 @@ mod links;
 mod ls;
 mod mistakes;
 mod round_trips;
+mod rows;
 mod runs;
 mod session;
 mod sftp_fixtures;

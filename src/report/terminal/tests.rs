@@ -32,6 +32,7 @@ fn options(terminal: bool) -> TextOptions {
         verbosity: 0,
         prefix: true,
         hosts: vec![host("web1"), host("database-primary")],
+        tables: HashMap::new(),
         fold: |names| {
             names
                 .iter()

@@ -1,0 +1,215 @@
+//! Output that becomes rows while commands run: on the sandbox, over real servers, in tables,
+//! events and later tasks.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::fanrun::{Fanrun, holds};
+use crate::processes;
+use crate::sshd::Sshd;
+use crate::streams;
+
+fn anything(_: &str) -> bool {
+    true
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> String {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// A run of this playbook on two members of the sandbox. The folder must outlive the run.
+fn on_sandbox(dir: &tempfile::TempDir, playbook: &str) -> Fanrun {
+    let playbook = write(dir.path(), "play.yml", playbook);
+    Fanrun::new(["run", &playbook, "--sandbox", "2"])
+}
+
+fn on_sshd(sshd: &Sshd, playbook: &str) -> Fanrun {
+    let playbook = write(sshd.directory(), "play.yml", playbook);
+    let hosts = write(sshd.directory(), "hosts", &sshd.addresses().join("\n"));
+    Fanrun::new(["run", &playbook, "-i", &hosts]).options(sshd.fanrun_args())
+}
+
+/// The rows of a stream of events that has been found right.
+fn rows(text: &str) -> Vec<Value> {
+    let events = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    events
+        .filter(|event: &Value| event["type"] == "row")
+        .collect()
+}
+
+#[test]
+fn rows_are_events_and_later_tasks_have_their_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let playbook = "hosts: all\ntasks:\n  - run: printf '10\\t/a b\\n20\\t/c\\n'\n    parse: du\n    register: d\n  - run: echo ${{ d.rows[1].size + 1 }} ${{ d.rows | map(attribute='path') | join(',') }} ${{ d.count }}\n";
+    on_sandbox(&dir, playbook)
+        .options(["--format", "ndjson"])
+        .expect(
+            0,
+            |text: &str| {
+                let told = streams::check(text, 0);
+                let rows = rows(text);
+                assert_eq!(rows.len(), 4);
+                let first = rows.iter().find(|row| row["host"] == "sandbox-1").unwrap();
+                assert_eq!((&first["n"], &first["task"]), (&1.into(), &"0.0".into()));
+                let fields = serde_json::json!({"size": 10240, "path": "/a b"});
+                assert_eq!(first["row"], fields);
+                let key =
+                    |task: &str| ("sandbox-2".to_owned(), task.to_owned(), "stdout".to_owned());
+                assert_eq!(told.bytes[&key("0.1")], b"20481 /a b,/c 2\n");
+                // Events have the lines as well.
+                assert_eq!(told.bytes[&key("0.0")], b"10\t/a b\n20\t/c\n");
+                true
+            },
+            anything,
+        );
+}
+
+#[test]
+fn a_line_that_does_not_fit_ends_the_command_and_is_shown() {
+    let sshd = Sshd::start();
+    let marker = processes::marker("bad-line");
+    let playbook = format!(
+        "hosts: all\ntasks:\n  - run: |\n      echo '{{\"a\": 1}}'; echo '{{\"a\" 2}}'; sh -c 'sleep 60; : {marker}'\n    parse: ndjson\n    table: true\n  - echo never\n"
+    );
+    let begun = Instant::now();
+    on_sshd(&sshd, &playbook).expect(
+        1,
+        "A\n1\n",
+        holds([
+            "line 2 of the output does not fit `ndjson`: JSON is expected: expected `:`",
+            "\n  2 | {\"a\" 2}\n    |      ^\n",
+            "not started",
+        ]),
+    );
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    processes::await_gone(&marker, Duration::from_secs(5));
+}
+
+#[test]
+fn the_row_that_is_enough_ends_the_command_and_well() {
+    let sshd = Sshd::start();
+    let marker = processes::marker("enough");
+    let playbook = format!(
+        "hosts: all\nvars: {{most: 3}}\ntasks:\n  - run: \"seq 1 100; sh -c 'sleep 60; : {marker}'\"\n    parse: {{lines: , types: {{line: int}}, stop_when: row.line >= most}}\n    register: seen\n    table: true\n  - echo ${{{{ seen.rows | length }}}} ${{{{ seen.status }}}}\n"
+    );
+    let begun = Instant::now();
+    on_sshd(&sshd, &playbook).expect(
+        0,
+        "127.0.0.1 | 3 ok\nLINE\n   1\n   2\n   3\n",
+        holds(["OK"]),
+    );
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    processes::await_gone(&marker, Duration::from_secs(5));
+}
+
+#[test]
+fn a_condition_that_cannot_be_told_fails_the_task() {
+    let dir = tempfile::tempdir().unwrap();
+    let playbook =
+        "hosts: all\ntasks:\n  - run: echo line=2\n    parse: {kv: , stop_when: row.lime == '2'}\n";
+    let said = holds(["the output does not fit `stop_when`: row 1: `row.lime` is not defined"]);
+    on_sandbox(&dir, playbook).expect(1, anything, said);
+    let playbook = "hosts: all\ntasks:\n  - run: seq 1 3\n    parse: {lines: , stop_when: row.line == limmit}\n";
+    let said = holds(["unknown variable `limmit`", "play.yml:4:45"]);
+    on_sandbox(&dir, playbook).expect(2, "", said);
+}
+
+#[test]
+fn tables_are_merged_sorted_and_turned_over_hosts() {
+    let dir = tempfile::tempdir().unwrap();
+    let task = "  - run: \"printf '/ %s\\\\n/srv 20\\\\n' $(echo ${{ host.name }} | tr -dc 12)\"\n    parse: {columns: {names: [mount, used]}, types: {used: int}}\n";
+    let playbook = |table: &str| format!("hosts: all\ntasks:\n{task}    table: {table}\n");
+    on_sandbox(&dir, &playbook("{sort: -used, limit: 3, total: true}")).expect(
+        0,
+        "HOST       MOUNT  USED\nsandbox-1  /srv     20\nsandbox-2  /srv     20\nsandbox-2  /         2\ntotal               42\n",
+        anything,
+    );
+    let pivot = "{pivot: {row: mount, column: host, value: used}}";
+    on_sandbox(&dir, &playbook(pivot)).expect(
+        0,
+        "MOUNT  SANDBOX-1  SANDBOX-2\n/              1          2\n/srv          20         20\n",
+        anything,
+    );
+    // The lines themselves are for the curious.
+    on_sandbox(&dir, &playbook("true")).options(["-v"]).expect(
+        0,
+        holds([
+            "sandbox-1 | / 1\n",
+            "sandbox-2 | /srv 20\n",
+            "HOST       MOUNT  USED\n",
+        ]),
+        anything,
+    );
+}
+
+#[test]
+fn lines_put_aside_are_told_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let playbook = "hosts: all\ntasks:\n  - run: printf '1\\nx\\n3\\ny\\n'\n    parse: {lines: , types: {line: int}, strict: false}\n    register: r\n  - echo ${{ r.rows | length }} ${{ r.unparsed | join('+') }}\n";
+    on_sandbox(&dir, playbook).options(["-l", "sandbox-1"]).expect(
+        0,
+        holds(["sandbox-1 | 2 x+y\n"]),
+        holds(["warning: sandbox-1: 2 lines of the output do not fit `lines`; the first is line 2: x\n"]),
+    );
+}
+
+#[test]
+fn a_failure_of_the_command_is_not_blamed_on_its_cut_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let playbook = "hosts: all\non_failure: continue\ntasks:\n  - run: printf '[1, 2'; exit 3\n    parse: json\n  - run: printf '12'; sleep 20\n    timeout: 1s\n    parse: {lines: , types: {line: int}}\n";
+    on_sandbox(&dir, playbook)
+        .options(["--format", "ndjson"])
+        .expect(
+            1,
+            |text: &str| {
+                let told = streams::check(text, 1);
+                let end = |task: &str| &told.ends[&("sandbox-1".to_owned(), task.to_owned())];
+                assert_eq!(end("0.0")["code"], 3);
+                assert_eq!(end("0.1")["status"], "timed_out");
+                // `12` may have been the beginning of `1234`.
+                rows(text).is_empty()
+            },
+            anything,
+        );
+}
+
+#[test]
+fn parsed_commands_speak_the_language_of_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let playbook = "hosts: all\ntasks:\n  - run: echo \"l=$LC_ALL\"\n    parse: kv\n    table: {columns: [l]}\n  - local: echo \"l=$LC_ALL\"\n    env: {LC_ALL: POSIX}\n    parse: kv\n    table: {columns: [l]}\n";
+    on_sandbox(&dir, playbook).expect(0, "L\nC\nC\nL\nPOSIX\nPOSIX\n", anything);
+}
+
+#[test]
+fn a_reader_who_pauses_misses_no_row_and_costs_no_memory() {
+    let sshd = Sshd::start();
+    let playbook =
+        "hosts: all\ntasks:\n  - run: seq 1 600000\n    parse: {lines: , types: {line: int}}\n";
+    let mut running = on_sshd(&sshd, playbook)
+        .options(["--format", "ndjson"])
+        .within(Duration::from_secs(120))
+        .blocked_stdout()
+        .spawn();
+    std::thread::sleep(Duration::from_secs(2));
+    let paused = running.peak_memory();
+    assert!(paused < 160 << 20, "{} MiB", paused >> 20);
+    running.read_stdout();
+    running.expect(
+        0,
+        |text: &str| {
+            let rows = text
+                .lines()
+                .filter(|line| line.contains("\"type\":\"row\""));
+            let ns = rows.zip(1u64..).map(|(row, n)| {
+                let row: Value = serde_json::from_str(row).unwrap();
+                assert_eq!((&row["n"], &row["row"]["line"]), (&n.into(), &n.into()));
+            });
+            ns.count() == 600_000
+        },
+        anything,
+    );
+}
