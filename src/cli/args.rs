@@ -112,6 +112,29 @@ Examples:
   fanrun ping -i hosts.yml all
   fanrun ping --sandbox 5")]
     Ping(Ping),
+    /// Read text on standard input as a playbook's `parse` would, and show the rows
+    #[command(after_help = "\
+Examples:
+  du -a /srv | fanrun parse du
+  df -PT | fanrun parse df --format csv
+  ps -eo pid,rss,args | fanrun parse '{columns: {last: rest}, types: {pid: int}}'
+  fanrun parse kv < /etc/os-release
+  fanrun parse '{regex: \"load average: (?<load>[0-9.]+)\", types: {load: float}}' < uptime.txt
+
+A SPEC is a format's name, or `{FORMAT: {OPTION: VALUE}}`:
+  du        unit (bytes, 512, 1K, 1M, 1G; human for -h, si for --si), zero (-0), names [a, b]
+  df        unit
+  lines     one column, `line`
+  columns   split (whitespace, aligned, tab, or a separator), names, header, last: rest, skip
+  kv        separator (also alone: `kv: \": \"`), quotes, blocks (a row for each)
+  json      path to the list of rows (also alone: `json: data.items`)
+  ndjson    a row a line
+  csv, tsv  names, header
+  regex     pattern with named groups (also alone), match (lines, first, all)
+
+Beside the format: `types: {COLUMN: TYPE}` of int, float, bool, percent, size, duration, datetime;
+`strict: false` goes on behind lines that do not fit; `stop_when: row.COLUMN > 3` needs no more.")]
+    Parse(Parse),
 }
 
 /// `fanrun run`
@@ -461,6 +484,32 @@ pub struct Ping {
     /// Colour: always, never, or where it is wanted
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
+}
+
+/// `fanrun parse`
+#[derive(Debug, Args)]
+pub struct Parse {
+    /// What stands behind `parse:` in a playbook: a format's name, or a mapping
+    pub spec: String,
+    /// How rows are written [default: table on a terminal, else ndjson]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<RowsFormat>,
+    /// Colour: always, never, or where it is wanted
+    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
+}
+
+/// How `parse` writes rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RowsFormat {
+    /// Aligned columns for people, at the end
+    Table,
+    /// One JSON object a line, as they come
+    Ndjson,
+    /// Comma-separated values, at the end
+    Csv,
+    /// One JSON list
+    Json,
 }
 
 /// Which hosts, and how they are reached.

@@ -7,6 +7,7 @@ mod copy;
 mod exec;
 mod hosts;
 mod ls;
+mod parse;
 mod ping;
 mod plan;
 mod printer;
@@ -119,6 +120,7 @@ async fn dispatch(command: Command, descriptors: u64) -> Result<End, Fault> {
         Command::Download(args) => copy::download(*args, descriptors).await,
         Command::Ls(args) => ls::ls(*args, descriptors).await,
         Command::Ping(args) => ping::ping(args, descriptors).await,
+        Command::Parse(args) => parse::parse(&args),
     }
 }
 

@@ -412,6 +412,7 @@ pub(super) fn colour_of(command: &Command) -> bool {
         Command::Upload(args) => args.copy.output.color,
         Command::Download(args) => args.copy.output.color,
         Command::Ping(args) => args.color,
+        Command::Parse(args) => args.color,
     })
 }
 

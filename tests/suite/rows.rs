@@ -1,5 +1,5 @@
 //! Output that becomes rows while commands run: on the sandbox, over real servers, in tables,
-//! events and later tasks.
+//! events and later tasks; and `fanrun parse`, which does the same to a text.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -212,4 +212,46 @@ fn a_reader_who_pauses_misses_no_row_and_costs_no_memory() {
         },
         anything,
     );
+}
+
+fn parse(spec: &str, text: &str) -> Fanrun {
+    Fanrun::new(["parse", spec]).stdin(text)
+}
+
+#[test]
+fn a_text_is_parsed_in_every_format() {
+    let text = "1.5G\t/a \"b\"\n";
+    let run =
+        |format: &'static str| parse("{du: {unit: human}}", text).options(["--format", format]);
+    run("table").expect(0, "    SIZE  PATH\n~1.5 GiB  /a \"b\"\n", "");
+    run("csv").expect(0, "size,path\n1610612736,\"/a \"\"b\"\"\"\n", "");
+    let object = "{\"size\":1610612736,\"path\":\"/a \\\"b\\\"\",\"approximate\":true}";
+    run("ndjson").expect(0, format!("{object}\n"), "");
+    run("json").expect(0, format!("[\n  {object}\n]\n"), "");
+    parse("du", "")
+        .options(["--format", "json"])
+        .expect(0, "[]\n", "");
+    parse("lines", "a\nb").expect(0, "{\"line\":\"a\"}\n{\"line\":\"b\"}\n", "");
+    let spec = "{lines: , types: {line: int}, stop_when: row.line == 2}";
+    parse(spec, "1\n2\nx\n").expect(0, "{\"line\":1}\n{\"line\":2}\n", "");
+}
+
+#[test]
+fn a_text_that_does_not_fit_is_shown_with_its_fault() {
+    let fault = "error: line 2 of the output does not fit `du`: a size, a TAB and a path are expected\n  2 | 12 /b\n    | ^^^^^\n";
+    parse("du", "1\t/a\n12 /b\n3\t/c\n").expect(1, "{\"size\":1024,\"path\":\"/a\"}\n", fault);
+    let warned = "warning: line 1 of the output does not fit `lines`: a whole number is expected\n  1 | x\n    | ^\n";
+    parse("{lines: , types: {line: int}, strict: false}", "x\n2\n").expect(
+        0,
+        "{\"line\":2}\n",
+        warned,
+    );
+    let said = holds([
+        "error: `parse` cannot be `duh`",
+        "<command line>:1:1",
+        "help: did you mean `du`?",
+    ]);
+    parse("duh", "").expect(2, "", said);
+    parse("{regex: '('}", "").expect(2, "", holds(["is no regular expression: unclosed group"]));
+    parse("", "").expect(2, "", holds(["nothing says how to parse"]));
 }
