@@ -63,6 +63,7 @@ fn the_examples_load() {
         [
             "ci-smoke",
             "collect-logs",
+            "disk-report",
             "disk-usage",
             "sequencer-listing",
             "service-restart",

@@ -41,6 +41,76 @@ fn rows(text: &str) -> Vec<Value> {
         .collect()
 }
 
+/// The disk report of the examples over two addresses of a server and a folder here.
+fn disk_report(sshd: &Sshd) -> Fanrun {
+    let tree = sshd.directory().join("tree/with space");
+    std::fs::create_dir_all(tree.join("deep")).unwrap();
+    std::fs::write(tree.join("deep/file"), vec![b'x'; 100_000]).unwrap();
+    let playbook = concat!(env!("CARGO_MANIFEST_DIR"), "/playbooks/disk-report.yml");
+    let folder = format!("folder={}", sshd.directory().join("tree").display());
+    let hosts = write(sshd.directory(), "hosts", &sshd.addresses().join("\n"));
+    Fanrun::new(["run", playbook, "-i", &hosts, "-e", &folder]).options(sshd.fanrun_args())
+}
+
+#[test]
+fn du_here_and_df_there_are_one_sorted_table() {
+    let sshd = Sshd::builder().addresses(2).start();
+    let addresses = sshd.addresses();
+    let tree = sshd.directory().join("tree");
+    let folders = [
+        tree.display().to_string(),
+        tree.join("with space").display().to_string(),
+    ];
+    disk_report(&sshd).expect(
+        0,
+        move |text: &str| {
+            let lines: Vec<&str> = text.lines().collect();
+            let header: Vec<&str> = lines[0].split_whitespace().collect();
+            assert_eq!(header, ["HOST", "MOUNT", "SIZE", "USED", "USE%"], "{text}");
+            // One of df on either host, two of du, the larger first, and no raw line.
+            assert_eq!(lines.len(), 5, "{text}");
+            for (line, host) in lines[1..].iter().zip(&addresses) {
+                let begins = format!("{host}  / ");
+                assert!(line.starts_with(&begins) && line.contains("iB"), "{text}");
+            }
+            for (line, folder) in lines[3..].iter().zip(&folders) {
+                let begins = format!("localhost  {folder} ");
+                assert!(
+                    line.starts_with(&begins) && line.ends_with(" KiB"),
+                    "{text}"
+                );
+            }
+            // Numbers end where their heading does.
+            let end = lines[0].find("USED").unwrap() + 4;
+            let used_ends_there = |line: &&str| line.get(..end).is_some_and(|l| l.ends_with('B'));
+            lines[1..].iter().all(used_ends_there)
+        },
+        holds(["== What is full", "3 ok"]),
+    );
+}
+
+#[test]
+fn programs_get_the_numbers_of_a_disk_report_exactly() {
+    let sshd = Sshd::builder().addresses(2).start();
+    let run = disk_report(&sshd).options(["--format", "ndjson"]);
+    run.expect(
+        0,
+        |text: &str| {
+            streams::check(text, 0);
+            let rows = rows(text);
+            assert_eq!(rows.len(), 4, "{text}");
+            for row in &rows {
+                let (fields, local) = (&row["row"], row["host"] == "localhost");
+                let used = fields["used"].as_u64().unwrap();
+                assert!(used.is_multiple_of(1024) && used >= 100_000, "{row}");
+                assert_eq!(fields.get("size").is_none(), local, "{row}");
+            }
+            true
+        },
+        anything,
+    );
+}
+
 #[test]
 fn rows_are_events_and_later_tasks_have_their_numbers() {
     let dir = tempfile::tempdir().unwrap();
