@@ -1,5 +1,7 @@
 //! What a listing asks for and what it finds: files of a host, as its SFTP server tells of them.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -25,6 +27,8 @@ pub struct Listing {
     pub targets: bool,
     /// What cannot be read is told, and the task is ok all the same.
     pub ignore_errors: bool,
+    /// Only what is new since the last time, which is kept in this file (`newer: @last`).
+    pub state: Option<PathBuf>,
 }
 
 /// What of a tree is wanted. Everything that is set must hold.
@@ -51,6 +55,105 @@ pub struct Wanted {
     pub owner: Option<String>,
     /// Permission bits.
     pub mode: Option<ModeTest>,
+    /// New since a listing before, of the same host.
+    pub last: Option<Arc<Last>>,
+}
+
+/// What a listing found newest. The times are the host's own, so that its clock need not be right.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Last {
+    /// The newest time of last change, seconds since 1970.
+    pub newest: u32,
+    /// The paths that had it: others of the same second may come later.
+    pub told: BTreeSet<Bytes>,
+}
+
+impl Last {
+    /// Whether an entry is new.
+    #[must_use]
+    pub fn is_new(&self, entry: &Entry) -> bool {
+        entry.modified.is_some_and(|time| {
+            time > self.newest || time == self.newest && !self.told.contains(&entry.path)
+        })
+    }
+
+    /// Notes what was found.
+    pub fn add(&mut self, entry: &Entry) {
+        let Some(time) = entry.modified.filter(|_| entry.kind != Kind::Error) else {
+            return;
+        };
+        if time > self.newest {
+            self.newest = time;
+            self.told.clear();
+        }
+        if time == self.newest {
+            self.told.insert(entry.path.clone());
+        }
+    }
+}
+
+/// What was found newest on every host; the content of a state file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LastSeen {
+    /// What was listed, as it was written.
+    pub listed: Vec<String>,
+    /// By host.
+    pub hosts: BTreeMap<String, Arc<Last>>,
+}
+
+impl LastSeen {
+    /// Reads a state file.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || "is no state file of a listing".to_owned();
+        let all: Value = serde_json::from_str(text).map_err(|_| wrong())?;
+        if all["version"] != 1 {
+            return Err(wrong());
+        }
+        let listed = all["listed"].as_array().ok_or_else(wrong)?.iter();
+        let listed = listed.map(|path| path.as_str().map(str::to_owned));
+        let mut hosts = BTreeMap::new();
+        for (host, last) in all["hosts"].as_object().ok_or_else(wrong)? {
+            let newest = last["newest"]
+                .as_str()
+                .and_then(seconds)
+                .ok_or_else(wrong)?;
+            let told = last["paths"].as_array().ok_or_else(wrong)?.iter();
+            let told = told.map(|path| bytes_of(path.as_object()?, "path"));
+            let told = told.collect::<Option<_>>().ok_or_else(wrong)?;
+            hosts.insert(host.clone(), Arc::new(Last { newest, told }));
+        }
+        Ok(Self {
+            listed: listed.collect::<Option<_>>().ok_or_else(wrong)?,
+            hosts,
+        })
+    }
+
+    /// The text of a state file.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let hosts = self.hosts.iter().map(|(host, last)| {
+            let paths = last.told.iter().map(|path| {
+                let mut map = Map::new();
+                put_name(&mut map, "path", path);
+                Value::Object(map)
+            });
+            let paths: Vec<Value> = paths.collect();
+            let last = json!({"newest": rfc3339(last.newest), "paths": paths});
+            (host.clone(), last)
+        });
+        let hosts: Map<String, Value> = hosts.collect();
+        let all = json!({"version": 1, "listed": self.listed, "hosts": hosts});
+        format!("{all:#}\n")
+    }
+}
+
+/// Seconds since 1970 of a time that [`rfc3339`] wrote.
+fn seconds(text: &str) -> Option<u32> {
+    let time: Timestamp = text.parse().ok()?;
+    u32::try_from(time.as_second()).ok()
 }
 
 /// A test of permission bits.
@@ -175,6 +278,23 @@ impl Kind {
         }
     }
 
+    /// From the word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        let all = [
+            Self::File,
+            Self::Dir,
+            Self::Link,
+            Self::Fifo,
+            Self::Socket,
+            Self::Block,
+            Self::Char,
+            Self::Unknown,
+            Self::Error,
+        ];
+        all.into_iter().find(|kind| kind.word() == word)
+    }
+
     /// The letter with which `ls -l` begins a line.
     #[must_use]
     pub fn letter(self) -> char {
@@ -273,11 +393,49 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// Reads what [`Self::fields`] wrote; `None` where it is something else.
+    #[must_use]
+    pub fn of_fields(map: &Map<String, Value>) -> Option<Self> {
+        let word = |key: &str| map.get(key).and_then(Value::as_str);
+        let number = |key: &str| {
+            let value = map.get(key).and_then(Value::as_u64)?;
+            u32::try_from(value).ok()
+        };
+        let time = |key: &str| word(key).and_then(seconds);
+        let name = |key: &str| word(key).map(|name| Arc::from(name.as_bytes()));
+        Some(Self {
+            path: bytes_of(map, "path")?,
+            depth: number("depth")?,
+            kind: Kind::of_word(word("kind")?)?,
+            size: map.get("size").and_then(Value::as_u64),
+            mode: word("mode").and_then(|mode| u32::from_str_radix(mode, 8).ok()),
+            accessed: time("atime"),
+            modified: time("mtime"),
+            uid: number("uid"),
+            gid: number("gid"),
+            owner: name("owner"),
+            group: name("group"),
+            target: bytes_of(map, "target"),
+            error: word("error").map(str::to_owned),
+        })
+    }
+}
+
+/// A name that [`put_name`] wrote.
+fn bytes_of(map: &Map<String, Value>, key: &str) -> Option<Bytes> {
+    match map.get(&format!("{key}_b64")).and_then(Value::as_str) {
+        Some(code) => STANDARD.decode(code).ok().map(Into::into),
+        None => Some(Bytes::copy_from_slice(map.get(key)?.as_str()?.as_bytes())),
+    }
+}
+
 fn text(name: Option<&[u8]>) -> Option<String> {
     name.map(|name| String::from_utf8_lossy(name).into_owned())
 }
 
-fn put_name(map: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
+/// Puts a name into an object: as text, with `KEY_b64` (base64) beside it where it is not UTF-8.
+pub(crate) fn put_name(map: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => {
             map.insert(key.to_owned(), json!(text));

@@ -79,6 +79,9 @@ Examples:
   fanrun ls -r 'all:/data' -i hosts.yml --sort size --reverse --top 20
   fanrun ls 'all:/data' -i hosts.yml --du 2
   fanrun ls -r 'all:/etc/*.d' --include '*.conf' --by host
+  fanrun ls -r 'all:/seq_dir' -i hosts.yml --files --newer @last --state seen.json
+  fanrun ls -r 'all:/srv/app' -i hosts.yml --diff yesterday.ndjson
+  fanrun ls -r 'web:/etc/nginx' -i hosts.yml --across
 
 On a terminal the rows are a table, in a pipe one path a line. Sizes are exact and times are in UTC in
 all formats but the table. An unreadable directory is a row of type error and ends with code 1.")]
@@ -276,7 +279,7 @@ pub struct Ls {
     /// Only what a regular expression is found in, on the path below
     #[arg(long, value_name = "REGEX", help_heading = "Selection")]
     pub regex: Option<String>,
-    /// Changed since: `2d`, `2026-11-01`, or a time with its zone
+    /// Changed since: `2d`, `2026-11-01`, a time with its zone, or `@last` (see --state)
     #[arg(long, value_name = "TIME", help_heading = "Selection")]
     pub newer: Option<String>,
     /// Not changed since
@@ -327,6 +330,15 @@ pub struct Ls {
     /// Sizes of directories with all that is below them, down to a depth
     #[arg(long, value_name = "DEPTH")]
     pub du: Option<u32>,
+    /// Only what was added, removed or changed since a listing that `--format ndjson` wrote
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["summary", "by", "du", "across"])]
+    pub diff: Option<PathBuf>,
+    /// Only the paths that some host lacks, or has another version of
+    #[arg(long, conflicts_with_all = ["summary", "by", "du"])]
+    pub across: bool,
+    /// Where `--newer @last` keeps what was listed last
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
     /// A limit for the listing of each host, such as `5m`
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<String>,

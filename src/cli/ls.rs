@@ -1,6 +1,7 @@
 //! `fanrun ls`
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::args::{Ls, LsFormat};
@@ -9,7 +10,7 @@ use super::{End, Fault, settings};
 use crate::listing::{Kind, Listing, ModeTest, Wanted};
 use crate::plan;
 use crate::playbook::units;
-use crate::report::listing::{COLUMNS, Choice, Column, Format, Grouping};
+use crate::report::listing::{COLUMNS, Choice, Column, Format, Grouping, Older};
 use crate::sftp::Filter;
 
 /// Columns of a table, and of CSV.
@@ -71,6 +72,7 @@ fn parts(args: &Ls) -> Result<Vec<(String, Listing)>, Fault> {
         owners: grouped || needs([Column::Owner, Column::Group]),
         targets: needs([Column::Target, Column::Target]),
         ignore_errors: args.ignore_errors,
+        state: args.state.clone(),
     };
     let mut parts: Vec<(String, Listing)> = Vec::new();
     for place in &args.places {
@@ -124,7 +126,20 @@ fn depth(args: &Ls) -> Result<Option<u32>, Fault> {
     }
 }
 
+/// In place of a time: since the listing before.
+const LAST: &str = "@last";
+
 fn wanted(args: &Ls) -> Result<Wanted, Fault> {
+    match (args.newer.as_deref() == Some(LAST), &args.state) {
+        (true, None) => {
+            let help = "`--newer @last` needs `--state FILE`, where it keeps what it has seen";
+            return Err(Fault::usage(help));
+        }
+        (false, Some(_)) => {
+            return Err(Fault::usage("`--state` goes with `--newer @last`"));
+        }
+        (true, Some(_)) | (false, None) => {}
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(0));
     let moment = |name: &str, text: &Option<String>| {
@@ -157,7 +172,8 @@ fn wanted(args: &Ls) -> Result<Wanted, Fault> {
         include: args.include.clone(),
         exclude: args.exclude.clone(),
         regex: args.regex.clone(),
-        newer: moment("--newer", &args.newer)?,
+        newer: moment("--newer", &args.newer.clone().filter(|text| text != LAST))?,
+        last: None,
         older: moment("--older", &args.older)?,
         min_size: size("--min-size", &args.min_size)?,
         max_size: size("--max-size", &args.max_size)?,
@@ -188,13 +204,23 @@ fn format(args: &Ls) -> Format {
     }
 }
 
+fn older(path: &Path) -> Result<Older, Fault> {
+    let wrong = |why: String| Fault::usage(format!("`--diff {}`: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    Older::read(&text).map_err(wrong)
+}
+
 fn columns(args: &Ls, many: bool) -> Result<Vec<Column>, Fault> {
     if args.columns.is_empty() {
-        return Ok(match format(args) {
+        let mut columns = match format(args) {
             Format::Table if many => [&[Column::Host], &FOR_PEOPLE[..]].concat(),
             Format::Table => FOR_PEOPLE.to_vec(),
             _ => FOR_MACHINES.to_vec(),
-        });
+        };
+        if args.diff.is_some() {
+            columns.insert(0, Column::Change);
+        }
+        return Ok(columns);
     }
     args.columns.iter().map(|name| column(name)).collect()
 }
@@ -227,6 +253,7 @@ fn choice(args: &Ls, many: bool) -> Result<Choice, Fault> {
         }
     };
     let sort = args.sort.as_deref().map(column).transpose()?;
+    let older = args.diff.as_deref().map(older).transpose()?;
     Ok(Choice {
         format: format(args),
         columns: columns(args, many)?,
@@ -236,5 +263,8 @@ fn choice(args: &Ls, many: bool) -> Result<Choice, Fault> {
         top: args.top,
         sums,
         many,
+        older,
+        across: args.across,
+        fold: settings::fold_names,
     })
 }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use crate::engine::Control;
 use crate::event::Event;
 use crate::journal::events::EventFile;
+use crate::journal::last::LastFile;
 use crate::journal::raw::RawFiles;
 use crate::report::ndjson::Ndjson;
 use crate::report::{Ink, Renderer, Sink};
@@ -22,6 +23,7 @@ pub(super) struct Setup {
     pub(super) renderer: Box<dyn Renderer + Send>,
     pub(super) events: Option<EventFile>,
     pub(super) raw: Option<RawFiles>,
+    pub(super) last: Vec<LastFile>,
     /// Redraw a live region on standard error, which is a terminal.
     pub(super) live: bool,
     /// A closed standard output ends the printing and not the run.
@@ -211,11 +213,18 @@ impl Work {
             let written = raw.write(event);
             self.note(written);
         }
+        for file in &mut self.setup.last {
+            file.take(event);
+        }
     }
 
     fn finish_files(&mut self) {
         if let Some(mut file) = self.setup.events.take() {
             let finished = file.flush();
+            self.note(finished);
+        }
+        for file in std::mem::take(&mut self.setup.last) {
+            let finished = file.finish();
             self.note(finished);
         }
     }

@@ -18,6 +18,7 @@ use crate::engine::{
     sizing::{self, Sizes},
 };
 use crate::journal::events::EventFile;
+use crate::journal::last::LastFile;
 use crate::journal::raw::RawFiles;
 use crate::outcome::Outcome;
 use crate::output::backlog::{DEFAULT_SPILL, SpillBudget};
@@ -185,6 +186,8 @@ fn printing(work: &Work, output: &OutputArgs) -> Result<printer::Setup, Fault> {
             }
         }
     };
+    let last = work.plan.states();
+    let last = last.map(|(task, path, seen)| LastFile::new(task, path.to_owned(), seen.clone()));
     let (controls, _) = mpsc::channel::<Control>(1);
     let (_, questions) = mpsc::channel(1);
     let live = text && talk_on_terminal && !output.quiet && !work.raw;
@@ -192,6 +195,7 @@ fn printing(work: &Work, output: &OutputArgs) -> Result<printer::Setup, Fault> {
         renderer,
         events,
         raw,
+        last: last.collect(),
         live,
         outlives_reader: output.keep_going_on_broken_pipe,
         questions,

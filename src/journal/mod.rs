@@ -4,6 +4,7 @@
 //! alone, whatever the umask says, and never through a link that somebody left in the way.
 
 pub mod events;
+pub mod last;
 pub mod raw;
 
 use std::fs::{DirBuilder, File, OpenOptions};

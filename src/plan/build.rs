@@ -12,7 +12,7 @@ use crate::diagnostic::{At, Diagnostic, Source};
 use crate::event::RunInfo;
 use crate::inventory::{Inventory, Pattern, PatternError, Selected, Unknown};
 use crate::job::{Action, Command, HostId, OnFailure, PlayId, TaskId, TaskRef};
-use crate::listing::Listing;
+use crate::listing::{LastSeen, Listing};
 use crate::playbook::{self, Hosts, Line, Playbook, Strategy, Template};
 use crate::target::{HostName, Target, Vars, Way};
 use crate::text;
@@ -143,10 +143,58 @@ pub fn listings(
     let plays = parts.into_iter().zip(all).enumerate();
     let plays = plays.map(|(at, ((pattern, listing), name))| {
         let name = text::fit(&name, 48).into_owned();
-        let action = Action::List(Arc::new(listing));
-        (pattern, plain_task(at, name, action, timeout))
+        let mut task = plain_task(at, name, Action::Pause(Duration::ZERO), timeout);
+        task.action = list(listing)?;
+        Ok((pattern, task))
     });
-    plan_of(title, plays.collect(), ground)
+    let plays = plays.collect::<Result<_, Box<Diagnostic>>>();
+    let plays = plays.map_err(|mistake| PlanError::Wrong(vec![*mistake]))?;
+    plan_of(title, plays, ground)
+}
+
+/// A listing with what is known of the last one. Without a state there is nothing to fill in.
+fn list(listing: Listing) -> Result<Step, Box<Diagnostic>> {
+    if listing.state.is_none() {
+        return Ok(Step::Plain(Action::List(Arc::new(listing))));
+    }
+    let paths = listing.paths.iter();
+    let paths: Vec<Template> = paths
+        .map(|path| Template::plain(&String::from_utf8_lossy(path)))
+        .collect();
+    let last = last_seen(&listing, &paths)?;
+    Ok(Step::List {
+        paths,
+        listing: Arc::new(listing),
+        last,
+    })
+}
+
+/// What the state file of a listing holds; nothing where it is not there yet.
+fn last_seen(listing: &Listing, paths: &[Template]) -> Result<Arc<LastSeen>, Box<Diagnostic>> {
+    let listed: Vec<String> = paths.iter().map(|path| path.text().to_owned()).collect();
+    let fresh = LastSeen {
+        listed,
+        ..LastSeen::default()
+    };
+    let Some(path) = &listing.state else {
+        return Ok(Arc::new(fresh));
+    };
+    let wrong = |why: String| {
+        let message = format!("the state file `{}` {why}", path.display());
+        let help = "name another file, or remove it to begin anew";
+        Box::new(Diagnostic::error(message).help(help))
+    };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Arc::new(fresh)),
+        Err(error) => return Err(wrong(format!("cannot be read: {error}"))),
+    };
+    let seen = LastSeen::parse(&text).map_err(wrong)?;
+    if seen.listed != fresh.listed {
+        let (old, new) = (seen.listed.join(", "), fresh.listed.join(", "));
+        return Err(wrong(format!("is of a listing of {old}, not of {new}")));
+    }
+    Ok(Arc::new(seen))
 }
 
 /// A task without values to fill in, alone in its play.
@@ -658,10 +706,15 @@ fn step(action: playbook::Action, folder: &Path) -> Result<Step, Box<Diagnostic>
     Ok(match action {
         playbook::Action::Run(line) => Step::Run(line),
         playbook::Action::Local(line) => Step::Local(line),
-        playbook::Action::List { paths, listing } => Step::List {
-            paths,
-            listing: Arc::new(listing),
-        },
+        playbook::Action::List { paths, mut listing } => {
+            listing.state = listing.state.map(|state| folder.join(state));
+            let last = last_seen(&listing, &paths)?;
+            Step::List {
+                paths,
+                listing: Arc::new(listing),
+                last,
+            }
+        }
         playbook::Action::Upload(copy) => copies::step(copy, folder, false)?,
         playbook::Action::Download(copy) => copies::step(copy, folder, true)?,
         playbook::Action::Print(text) => Step::Print(text),

@@ -24,7 +24,7 @@ use crate::event::RunInfo;
 use crate::job::{
     Action, Command, HostId, Input, Job, OnFailure, PlayId, Registered, TaskId, TaskRef,
 };
-use crate::listing::Listing;
+use crate::listing::{LastSeen, Listing};
 use crate::playbook::{Document, Line, Name, Parse, Template};
 use crate::rows::{Parsing, TableSpec};
 use crate::target::{Target, Vars, Way};
@@ -108,6 +108,8 @@ pub enum Step {
         paths: Vec<Template>,
         /// How.
         listing: Arc<Listing>,
+        /// What was found newest in runs before.
+        last: Arc<LastSeen>,
     },
     /// Files to the host.
     Upload {
@@ -178,6 +180,17 @@ impl Plan {
         let fill = values::Fill::new(self, play, task, host, registered);
         task.fill(&fill)
             .map_err(|reason| (task.reference.clone(), reason))
+    }
+
+    /// The state files of listings: whose they are, where they are, and what they hold.
+    pub fn states(&self) -> impl Iterator<Item = (TaskId, &Path, &LastSeen)> {
+        let tasks = self.plays.iter().flat_map(|play| &play.tasks);
+        tasks.filter_map(|task| match &task.action {
+            Step::List { listing, last, .. } => {
+                Some((task.reference.id, listing.state.as_deref()?, &**last))
+            }
+            _ => None,
+        })
     }
 
     /// The bounds on bytes a second that tasks name.
@@ -268,12 +281,18 @@ impl Task {
                     .map(|arg| fill.text(arg))
                     .collect::<Result<_, _>>()?,
             },
-            Step::List { paths, listing } => {
+            Step::List {
+                paths,
+                listing,
+                last,
+            } => {
                 let paths = paths.iter().map(|path| fill.text(path).map(Into::into));
-                Action::List(Arc::new(Listing {
+                let mut listing = Listing {
                     paths: paths.collect::<Result<_, String>>()?,
                     ..(**listing).clone()
-                }))
+                };
+                listing.wanted.last = last.hosts.get(fill.host()).cloned();
+                Action::List(Arc::new(listing))
             }
             Step::Upload { .. } | Step::Download { .. } => copies::fill(&self.action, fill)?,
             Step::Print(text) => Action::Print(fill.text(text)?),

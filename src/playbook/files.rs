@@ -21,6 +21,7 @@ impl Check<'_> {
             Kind::Map(entries) => {
                 self.check_keys(entries, Level::List);
                 self.listing_keys(entries, &mut listing);
+                self.check_state(entries);
                 let Some(path) = get(entries, "path") else {
                     let help = Some("name it: `path: /var/log`");
                     self.error("`ls` has no `path`".into(), node, "", help);
@@ -67,7 +68,12 @@ impl Check<'_> {
                 "include" => wanted.include = self.globs(key, value),
                 "exclude" => wanted.exclude = self.globs(key, value),
                 "regex" => wanted.regex = self.regex(key, value),
+                "newer" if value.is_text("@last") => {}
                 "newer" => wanted.newer = self.moment(key, value),
+                "state" => {
+                    let path = self.plain(key, value);
+                    listing.state = path.map(|path| path.value.into());
+                }
                 "older" => wanted.older = self.moment(key, value),
                 "min_size" => wanted.min_size = self.size(key, value),
                 "max_size" => wanted.max_size = self.size(key, value),
@@ -79,6 +85,23 @@ impl Check<'_> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// `newer: @last` and `state` need each other.
+    fn check_state(&mut self, entries: &[Entry]) {
+        let last = get(entries, "newer").filter(|newer| newer.is_text("@last"));
+        match (last, get(entries, "state")) {
+            (Some(newer), None) => {
+                let help = Some("name a file beside the playbook: `state: seen.json`");
+                let message = "`newer: @last` needs `state`, where it keeps what it has seen";
+                self.error(message.into(), newer, "", help);
+            }
+            (None, Some(state)) => {
+                let message = "`state` goes with `newer: @last`";
+                self.error(message.into(), state, "", None);
+            }
+            (Some(_), Some(_)) | (None, None) => {}
         }
     }
 

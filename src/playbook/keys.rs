@@ -40,7 +40,7 @@ pub(super) const TASK: &[&str] = &[
 /// Keys of `ls`, when it is a mapping.
 pub(super) const LS: &[&str] = &[
     "path", "depth", "files", "dirs", "links", "include", "exclude", "regex", "newer", "older",
-    "min_size", "max_size", "owner", "mode", "errors",
+    "min_size", "max_size", "owner", "mode", "errors", "state",
 ];
 
 /// Keys of `upload`.

@@ -49,6 +49,11 @@ pub(super) struct Entry {
 }
 
 impl Node {
+    /// This very text, quoted or not.
+    pub fn is_text(&self, wanted: &str) -> bool {
+        matches!(&self.kind, Kind::Scalar { text, .. } if text == wanted)
+    }
+
     /// A plain `null`, `~` or nothing at all.
     pub fn is_null(&self) -> bool {
         match &self.kind {

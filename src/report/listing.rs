@@ -4,13 +4,23 @@
 //! renderer for people, on standard error. Rows stream: only sorting, the first so many, and sums
 //! keep anything. A table on a terminal is drawn a stretch at a time, with columns that only grow.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+mod across;
+mod cells;
+mod diff;
 
+use std::collections::BTreeMap;
+
+pub use diff::{Change, Older};
+
+use self::across::Across;
+use self::cells::{
+    aligned, compare, day, directory, escaped, exact, heading, moment, name, owner, rolled, shown,
+    write_separated,
+};
 use super::terminal::TextRenderer;
 use super::{Ink, Renderer};
-use crate::event::{Event, What};
-use crate::listing::{Entry, Kind, rfc3339};
+use crate::event::{Event, HostState, What};
+use crate::listing::{Entry, Kind};
 use crate::target::HostName;
 use crate::text::{printable, width};
 
@@ -54,10 +64,11 @@ pub enum Column {
     Target,
     Depth,
     Ext,
+    Change,
 }
 
 /// Every column and its name.
-pub const COLUMNS: [(&str, Column); 16] = [
+pub const COLUMNS: [(&str, Column); 17] = [
     ("host", Column::Host),
     ("path", Column::Path),
     ("name", Column::Name),
@@ -74,6 +85,7 @@ pub const COLUMNS: [(&str, Column); 16] = [
     ("target", Column::Target),
     ("depth", Column::Depth),
     ("ext", Column::Ext),
+    ("change", Column::Change),
 ];
 
 /// What sums are made over.
@@ -110,6 +122,12 @@ pub struct Choice {
     pub sums: Option<Grouping>,
     /// Hosts are told apart: there is more than one.
     pub many: bool,
+    /// Only what is different from this older listing.
+    pub older: Option<Older>,
+    /// In place of rows, the paths that are not the same on all hosts.
+    pub across: bool,
+    /// Shows many names as one.
+    pub fold: fn(&[HostName]) -> String,
 }
 
 /// Rows of a table that are drawn at once.
@@ -124,6 +142,9 @@ pub struct ListingRenderer {
     groups: BTreeMap<(String, String), Sums>,
     all: Sums,
     hosts: BTreeMap<HostName, ()>,
+    /// Hosts of which not everything could be read.
+    partly: Vec<HostName>,
+    across: Across,
     begun: bool,
     widths: Vec<usize>,
 }
@@ -133,6 +154,7 @@ pub struct ListingRenderer {
 struct Row {
     host: HostName,
     entry: Entry,
+    change: Option<Change>,
 }
 
 /// What some files come to.
@@ -177,6 +199,8 @@ impl ListingRenderer {
             groups: BTreeMap::new(),
             all: Sums::default(),
             hosts: BTreeMap::new(),
+            partly: Vec::new(),
+            across: Across::default(),
             begun: false,
             widths: Vec::new(),
         }
@@ -187,13 +211,34 @@ impl ListingRenderer {
         for entry in entries {
             self.all.add(entry);
         }
+        if self.choice.across {
+            return self.across.add(host, entries);
+        }
         if let Some(grouping) = self.choice.sums {
             return self.group(host, entries, grouping);
         }
-        self.rows.extend(entries.iter().map(|entry| Row {
-            host: host.clone(),
-            entry: entry.clone(),
-        }));
+        for entry in entries {
+            let change = match &mut self.choice.older {
+                // What could not be read is told in any case.
+                Some(older) if entry.kind != Kind::Error => {
+                    let Some(change) = older.compare(host.as_str(), entry) else {
+                        continue;
+                    };
+                    Some(change)
+                }
+                Some(_) | None => None,
+            };
+            self.rows.push(Row {
+                host: host.clone(),
+                entry: entry.clone(),
+                change,
+            });
+        }
+        self.kept(ink);
+    }
+
+    /// Writes what need not be kept.
+    fn kept(&mut self, ink: &mut Ink) {
         if self.choice.sort.is_some() {
             if let Some(top) = self
                 .choice
@@ -291,6 +336,9 @@ impl ListingRenderer {
     fn object(&self, row: &Row, out: &mut Vec<u8>) {
         let mut object = serde_json::Map::new();
         object.insert("host".into(), row.host.as_str().into());
+        if let Some(change) = row.change {
+            object.insert("change".into(), change.word().into());
+        }
         object.append(&mut row.entry.fields());
         // A map of plain values cannot fail to be written into memory.
         let _ = serde_json::to_writer(out, &object);
@@ -447,6 +495,30 @@ impl ListingRenderer {
         }
     }
 
+    /// A host of which everything was read lacks what was not seen.
+    fn host_end(&mut self, host: &HostName, state: HostState, ink: &mut Ink) {
+        let compares = self.choice.across || self.choice.older.is_some();
+        if state != HostState::Ok {
+            if compares {
+                self.partly.push(host.clone());
+            }
+            return;
+        }
+        if self.choice.across {
+            return self.across.ended(host);
+        }
+        let Some(older) = &mut self.choice.older else {
+            return;
+        };
+        let gone = older.gone(host.as_str()).into_iter().map(|entry| Row {
+            host: host.clone(),
+            entry,
+            change: Some(Change::Removed),
+        });
+        self.rows.extend(gone);
+        self.kept(ink);
+    }
+
     /// What all of it comes to, for people.
     fn foot(&self) -> String {
         let all = &self.all;
@@ -462,18 +534,28 @@ impl ListingRenderer {
             let count = usize::try_from(all.errors).unwrap_or(usize::MAX);
             parts.push(format!("{} unreadable", crate::text::count(count, "path")));
         }
+        if !self.partly.is_empty() {
+            parts.push(format!(
+                "not compared: {}",
+                (self.choice.fold)(&self.partly)
+            ));
+        }
         parts.join("   ")
     }
 }
 
 impl Renderer for ListingRenderer {
     fn render(&mut self, event: &Event, ink: &mut Ink) {
-        if let What::Entries { host, entries, .. } = &event.what {
-            return self.take(host, entries, ink);
+        match &event.what {
+            What::Entries { host, entries, .. } => return self.take(host, entries, ink),
+            What::RunStart(info) => self.across.expect(&info.hosts),
+            What::HostEnd { host, state, .. } => self.host_end(host, *state, ink),
+            _ => {}
         }
         if matches!(event.what, What::RunEnd { .. }) {
             self.sort();
             match self.choice.sums {
+                _ if self.choice.across => self.differences(ink),
                 Some(grouping) => self.sums(grouping, ink),
                 None => self.flush(ink),
             }
@@ -514,203 +596,6 @@ impl Renderer for ListingRenderer {
     }
 }
 
-fn name(column: Column) -> &'static str {
-    COLUMNS
-        .iter()
-        .find(|(_, known)| *known == column)
-        .map_or("", |(name, _)| name)
-}
-
-fn heading(column: Column) -> &'static str {
-    match column {
-        Column::Mtime => "modified",
-        Column::Atime => "accessed",
-        other => name(other),
-    }
-}
-
-fn compare(column: Column, a: &Row, b: &Row) -> std::cmp::Ordering {
-    let (x, y) = (&a.entry, &b.entry);
-    match column {
-        Column::Host => a.host.cmp(&b.host),
-        Column::Path => x.path.cmp(&y.path),
-        Column::Name => x.name().cmp(y.name()),
-        Column::Type => x.kind.cmp(&y.kind),
-        Column::Size => x.size.cmp(&y.size),
-        Column::Mtime => x.modified.cmp(&y.modified),
-        Column::Atime => x.accessed.cmp(&y.accessed),
-        Column::Mode | Column::Perm => x.mode.cmp(&y.mode),
-        Column::Uid => x.uid.cmp(&y.uid),
-        Column::Gid => x.gid.cmp(&y.gid),
-        Column::Owner => owner(x).cmp(&owner(y)),
-        Column::Group => x.group.cmp(&y.group),
-        Column::Target => x.target.cmp(&y.target),
-        Column::Depth => x.depth.cmp(&y.depth),
-        Column::Ext => x.extension().cmp(&y.extension()),
-    }
-}
-
-/// The owner's name, or number where no name is known.
-fn owner(entry: &Entry) -> String {
-    match (&entry.owner, entry.uid) {
-        (Some(name), _) => printable(name).into_owned(),
-        (None, Some(uid)) => uid.to_string(),
-        (None, None) => String::new(),
-    }
-}
-
-fn group(entry: &Entry) -> String {
-    match (&entry.group, entry.gid) {
-        (Some(name), _) => printable(name).into_owned(),
-        (None, Some(gid)) => gid.to_string(),
-        (None, None) => String::new(),
-    }
-}
-
-fn directory(path: &[u8]) -> String {
-    match memchr::memrchr(b'/', path) {
-        Some(0) => "/".to_owned(),
-        Some(at) => escaped(&path[..at]),
-        None => ".".to_owned(),
-    }
-}
-
-fn day(time: u32) -> String {
-    rfc3339(time)
-        .split('T')
-        .next()
-        .unwrap_or_default()
-        .to_owned()
-}
-
-/// The listed directory and those below it, down to a depth, that hold an entry.
-fn rolled(entry: &Entry, depth: u32) -> Vec<String> {
-    let path = &entry.path;
-    let slashes: Vec<usize> = memchr::memchr_iter(b'/', path).collect();
-    let levels = usize::try_from(entry.depth)
-        .unwrap_or(usize::MAX)
-        .min(slashes.len());
-    let own = slashes.len() - levels;
-    let last = (own + usize::try_from(depth).unwrap_or(usize::MAX)).min(slashes.len() - 1);
-    if slashes.is_empty() || levels == 0 {
-        return vec![directory(path)];
-    }
-    slashes[own..=last]
-        .iter()
-        .map(|at| escaped(&path[..(*at).max(1)]))
-        .collect()
-}
-
-/// Text that says the bytes exactly: what is not printable, and a backslash, is escaped.
-fn escaped(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\\' => text.push_str("\\\\"),
-                c if crate::text::must_escape(c) || c == '\n' || c == '\t' => {
-                    crate::text::push_escaped(&mut text, c);
-                }
-                c => text.push(c),
-            }
-        }
-        for byte in chunk.invalid() {
-            let _ = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text
-}
-
-fn moment(time: u32, people: bool) -> String {
-    let text = rfc3339(time);
-    if people { text.replace('T', " ") } else { text }
-}
-
-/// Cells for machines.
-fn exact(row: &Row, columns: &[Column]) -> Vec<String> {
-    let entry = &row.entry;
-    let number = |number: Option<u32>| number.map(|n| n.to_string()).unwrap_or_default();
-    let cell = |column: &Column| match column {
-        Column::Host => row.host.to_string(),
-        Column::Path => escaped(&entry.path),
-        Column::Name => escaped(entry.name()),
-        Column::Type => entry.kind.word().to_owned(),
-        Column::Size => entry.size.map(|size| size.to_string()).unwrap_or_default(),
-        Column::Mtime => entry.modified.map(rfc3339).unwrap_or_default(),
-        Column::Atime => entry.accessed.map(rfc3339).unwrap_or_default(),
-        Column::Mode => entry.mode_text(),
-        Column::Perm => entry
-            .mode
-            .map(|mode| format!("{mode:04o}"))
-            .unwrap_or_default(),
-        Column::Uid => number(entry.uid),
-        Column::Gid => number(entry.gid),
-        Column::Owner => owner(entry),
-        Column::Group => group(entry),
-        Column::Target => entry.target.as_deref().map(escaped).unwrap_or_default(),
-        Column::Depth => entry.depth.to_string(),
-        Column::Ext => entry.extension(),
-    };
-    columns.iter().map(cell).collect()
-}
-
-/// Cells for people.
-fn shown(row: &Row, columns: &[Column]) -> Vec<String> {
-    let entry = &row.entry;
-    let mut cells = exact(row, columns);
-    for (cell, column) in cells.iter_mut().zip(columns) {
-        match column {
-            Column::Mode if entry.kind == Kind::Error => *cell = "error".to_owned(),
-            Column::Size => *cell = entry.size.map(crate::text::size).unwrap_or_default(),
-            Column::Mtime => {
-                *cell = entry.modified.map(|t| moment(t, true)).unwrap_or_default();
-            }
-            Column::Atime => {
-                *cell = entry.accessed.map(|t| moment(t, true)).unwrap_or_default();
-            }
-            Column::Path | Column::Name => {
-                if let Some(target) = &entry.target {
-                    let _ = write!(cell, " -> {}", escaped(target));
-                }
-                if let Some(error) = &entry.error {
-                    let _ = write!(cell, ": {error}");
-                }
-            }
-            _ => {}
-        }
-    }
-    cells
-}
-
-fn aligned(cells: &[String], widths: &[usize], right: impl Fn(usize) -> bool) -> String {
-    let mut line = String::new();
-    for (at, (cell, widest)) in cells.iter().zip(widths).enumerate() {
-        let room = " ".repeat(widest.saturating_sub(width(cell)));
-        if right(at) {
-            line.push_str(&room);
-            line.push_str(cell);
-        } else {
-            line.push_str(cell);
-            line.push_str(&room);
-        }
-        line.push_str("  ");
-    }
-    let mut line = line.trim_end().to_owned();
-    line.push('\n');
-    line
-}
-
-fn write_separated(records: &[Vec<String>], delimiter: u8, out: &mut Vec<u8>) {
-    let mut writer = csv::WriterBuilder::new()
-        .delimiter(delimiter)
-        .from_writer(Vec::new());
-    for record in records {
-        // Writing into memory cannot fail.
-        let _ = writer.write_record(record);
-    }
-    out.extend_from_slice(&writer.into_inner().unwrap_or_default());
-}
-
 /// One line of a listing inside a run, as `ls -l` would show it.
 #[must_use]
 pub fn long_line(entry: &Entry) -> String {
@@ -727,6 +612,7 @@ pub fn long_line(entry: &Entry) -> String {
     let row = Row {
         host,
         entry: entry.clone(),
+        change: None,
     };
     let cells = shown(&row, &columns);
     aligned(&cells, &[10, 8, 10, 20, 0], |at| at == 2)

@@ -119,6 +119,7 @@ impl Filter {
         let before = |limit: i64| time.is_some_and(|time| time < limit);
         let size = |test: &dyn Fn(u64) -> bool| entry.size.is_some_and(test);
         wanted.newer.is_none_or(after)
+            && wanted.last.as_ref().is_none_or(|last| last.is_new(entry))
             && wanted.older.is_none_or(before)
             && wanted
                 .min_size

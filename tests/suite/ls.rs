@@ -341,3 +341,144 @@ fn a_signal_ends_a_listing_at_once() {
         began.elapsed()
     );
 }
+
+#[test]
+fn what_is_different_from_an_older_listing() {
+    let sshd = Sshd::start();
+    let root = tree(&sshd);
+    let old = sshd.directory().join("old.ndjson");
+    let run = || ls(&sshd, &root).options(["-r", "--format", "ndjson"]);
+    let keep = old.clone();
+    run().expect(
+        0,
+        move |text: &str| {
+            std::fs::write(&keep, text).unwrap();
+            true
+        },
+        anything,
+    );
+    let old = old.to_str().unwrap();
+    let diff = || ls(&sshd, &root).options(["-r", "--diff", old, "--sort", "path"]);
+    diff().options(["--format", "csv"]).expect(
+        0,
+        "change,host,path,type,size,mtime,perm,uid,gid\n",
+        anything,
+    );
+    let root = Path::new(&root);
+    std::fs::write(root.join("logs/new"), "n").unwrap();
+    std::fs::write(root.join("logs/a.log"), "longer now").unwrap();
+    std::fs::remove_dir_all(root.join("logs/old")).unwrap();
+    diff()
+        .options(["--format", "csv", "--columns", "change,name"])
+        .expect(
+            0,
+            "change,name\nchanged,a.log\nadded,new\nremoved,old\nremoved,b.log\n",
+            anything,
+        );
+    diff().options(["--format", "ndjson"]).expect(
+        0,
+        holds(["\"change\":\"added\"", "\"change\":\"removed\""]),
+        anything,
+    );
+    // What cannot be seen may still be there.
+    let gone = format!("{}:{}/none", sshd.address(), root.display());
+    Fanrun::new(["ls", &gone, "--diff", old, "--format", "csv"])
+        .options(sshd.fanrun_args())
+        .expect(1, |text: &str| !text.contains("removed"), anything);
+    Fanrun::new(["ls", &gone, "--diff", "/etc/passwd"])
+        .options(sshd.fanrun_args())
+        .expect(2, "", holds(["line 1 is no row"]));
+}
+
+#[test]
+fn which_host_lacks_what_others_have() {
+    let root = tempfile::tempdir().unwrap();
+    let mut builder = Sshd::builder().addresses(4);
+    // The same path is another place on each host.
+    for host in 1..=4 {
+        let dir = root.path().join(host.to_string());
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("same"), "same").unwrap();
+        std::fs::write(dir.join("size"), "x".repeat(if host == 4 { 9 } else { 1 })).unwrap();
+        if host != 2 {
+            std::fs::write(dir.join("most"), "x").unwrap();
+        }
+        let place = dir.display();
+        let block =
+            format!("Match LocalAddress 127.1.0.{host}\n  ForceCommand internal-sftp -d {place}");
+        builder = builder.config(&block);
+    }
+    let sshd = builder.start();
+    let across = |format: &str| ls(&sshd, ".").options(["--across", "--format", format]);
+    across("csv").expect(
+        0,
+        "path,what,size,hosts\nmost,file,1,127.1.0.1 127.1.0.3 127.1.0.4\nmost,missing,,127.1.0.2\n\
+         size,file,1,127.1.0.1 127.1.0.2 127.1.0.3\nsize,file,9,127.1.0.4\n",
+        holds(["4 hosts compared", "1 path the same", "2 not"]),
+    );
+    across("table").expect(
+        0,
+        "PATH  WHAT     SIZE  HOSTS\nmost  file      1 B  127.1.0.1,127.1.0.3,127.1.0.4\n\
+         most  missing        127.1.0.2\nsize  file      1 B  127.1.0.1,127.1.0.2,127.1.0.3\n\
+         size  file      9 B  127.1.0.4\n",
+        anything,
+    );
+    across("ndjson").expect(
+        0,
+        |text: &str| {
+            let rows: Vec<serde_json::Value> = text
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect();
+            rows.len() == 2 && rows[0]["lacking"][0] == "127.1.0.2"
+        },
+        anything,
+    );
+}
+
+#[test]
+fn newer_than_the_last_time_tells_every_file_once() {
+    let sshd = Sshd::start();
+    let root = tree(&sshd);
+    let state = sshd.directory().join("seen.json");
+    let state = state.to_str().unwrap().to_owned();
+    let run = |expected: &'static str| {
+        ls(&sshd, &root)
+            .options(["-r", "--files", "--format", "csv", "--columns", "name"])
+            .options(["--sort", "name", "--newer", "@last", "--state", &state])
+            .expect(0, expected, anything);
+    };
+    run("name\na.log\nb.log\n\"data, \"\"x\"\".csv\"\n");
+    run("name\n");
+    let root = Path::new(&root);
+    // In the very second of the newest, and a later one.
+    let newest = std::fs::metadata(root.join("logs/a.log"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    let make = |name: &str, time: std::time::SystemTime| {
+        let file = std::fs::File::create(root.join(name)).unwrap();
+        file.set_modified(time).unwrap();
+    };
+    make("twin", newest);
+    run("name\ntwin\n");
+    make("later", newest + Duration::from_secs(5));
+    run("name\nlater\n");
+    run("name\n");
+    // A host that could not be read does not move on.
+    make("last", newest + Duration::from_secs(9));
+    let place = format!("{}:{}", sshd.address(), root.display());
+    Fanrun::new(["ls", "-r", &place, "--newer", "@last", "--state", &state])
+        .options(["--user", "nobody-here"])
+        .options(sshd.fanrun_args().into_iter().skip(4))
+        .options(["--port", &sshd.port().to_string()])
+        .expect(4, "", anything);
+    run("name\nlast\n");
+    let other = format!("{}:/tmp", sshd.address());
+    Fanrun::new(["ls", &other, "--newer", "@last", "--state", &state])
+        .options(sshd.fanrun_args())
+        .expect(2, "", holds(["is of a listing of"]));
+    Fanrun::new(["ls", &other, "--newer", "@last"])
+        .options(sshd.fanrun_args())
+        .expect(2, "", holds(["--state FILE"]));
+}

@@ -321,6 +321,8 @@ impl Builder {
         if !lines.iter().any(|line| line.starts_with("Subsystem")) {
             lines.extend(self.sftp.iter().map(|it| format!("Subsystem sftp {it}")));
         }
+        // A block goes on to the end of the file.
+        lines.sort_by_key(|line| line.starts_with("Match "));
         lines.join("\n") + "\n"
     }
 }
