@@ -65,6 +65,7 @@ fn the_examples_load() {
             "collect-logs",
             "disk-report",
             "disk-usage",
+            "release",
             "sequencer-listing",
             "service-restart",
             "tour",

@@ -3,7 +3,7 @@
 //! The link's own product of rate and delay, doubled so that there is room to find out that it is
 //! more, is enough to keep it busy; beyond that, requests only wait in queues. On a thin link a
 //! queue is what kills: 2 MiB at 8 kB/s are four minutes without an answer. So the window starts
-//! small, doubles each round trip while the rate keeps up, and is never below two requests.
+//! small, grows each round trip while the rate keeps up, and is never below two requests.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,9 @@ const START: u64 = 128 << 10;
 const LEAST: u64 = 64 << 10;
 /// Links shorter than this are treated as this long: it covers a server that is slow to wake up.
 const SHORTEST: Duration = Duration::from_millis(60);
+/// How many times as large it may become at once. What is wanted was measured from end to end, so
+/// a fast link need not be found in small steps.
+const GROWTH: u64 = 8;
 /// Rates are measured over at least this long.
 const SPAN: Duration = Duration::from_millis(20);
 
@@ -83,7 +86,7 @@ impl Window {
         let wanted = wanted.clamp(LEAST, self.most);
         // Only a window that was used up can be too small.
         if wanted < self.size || self.full {
-            self.size = wanted.min(self.size.saturating_mul(2));
+            self.size = wanted.min(self.size.saturating_mul(GROWTH));
         }
         self.full = false;
     }
