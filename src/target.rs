@@ -220,7 +220,8 @@ pub struct Dial {
     /// Account on the remote side.
     pub user: UserName,
     /// The name under which known_hosts is asked (before `[name]:port` is made of it). It is what
-    /// the user typed or `HostName` said, not the address that DNS gave.
+    /// the user typed or `HostName` said, not the address that DNS gave. Another name than
+    /// `address` is an alias, and no port is added to it.
     pub known_as: String,
     /// Key files to offer, in order, each tried before agent keys only if `explicit`.
     pub identities: Vec<Identity>,

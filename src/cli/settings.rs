@@ -18,7 +18,7 @@ use crate::playbook::{self, Playbook};
 use crate::sandbox::Fleet;
 use crate::secret::Secret;
 use crate::session::Connector;
-use crate::session::ssh::config::Config;
+use crate::session::ssh::config::{Config, local_user};
 use crate::session::ssh::{Asker, Dialer, Question, Sizing};
 use crate::target::{HostKeyPolicy, HostName, UserName, Vars};
 
@@ -286,10 +286,10 @@ fn read_config(args: &HostArgs, home: &Path) -> Result<Config, Fault> {
                 path.display()
             )));
         }
-        Some(path) => Config::load(Some(path), None, home),
+        Some(path) => Config::open(path, home),
         None => {
             let (user, system) = (home.join(".ssh/config"), Path::new("/etc/ssh/ssh_config"));
-            Config::load(Some(&user), Some(system), home)
+            Config::load(&user, system, home)
         }
     };
     loaded.map_err(|error| Fault::usage(error.to_string()))
@@ -303,21 +303,8 @@ fn policy(policy: HostKey) -> HostKeyPolicy {
     }
 }
 
-/// The account that runs us: by its number in the account database, as ssh does it, not by what
-/// the environment says; the environment only where there is no such entry.
 fn own_user() -> Result<UserName, Fault> {
-    let number = rustix::process::getuid().as_raw().to_string();
-    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let entry = |line: &str| {
-        let mut fields = line.split(':');
-        let name = fields.next()?.to_owned();
-        (fields.nth(1)? == number).then_some(name)
-    };
-    let name = accounts
-        .lines()
-        .find_map(entry)
-        .or_else(|| std::env::var("USER").ok());
-    match name {
+    match local_user() {
         Some(name) => user_name(&name, "the account database"),
         None => Err(Fault::usage("this account has no name; say `--user`")),
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::inventory::{Connection, Settings};
 use crate::playbook::Settings as PlaySettings;
 use crate::secret::Secret;
-use crate::session::ssh::config::{Config, HostConfig, StrictHostKeyChecking};
+use crate::session::ssh::config::{Config, Given, HostConfig, StrictHostKeyChecking};
 use crate::target::{Dial, HostKeyPolicy, HostName, Identity, UserName, Way};
 
 /// The limit for connecting where nothing else is said.
@@ -84,14 +84,21 @@ impl Reaching {
             });
         }
         let known = entry.user.as_ref().map(|set| set.value.as_str());
-        let hint = self.user.as_ref().map(UserName::as_str).or(known);
+        let set = entry.address.as_ref().map(|set| set.value.clone());
+        let given = Given {
+            user: self.user.as_ref().map(UserName::as_str).or(known),
+            port: self.port.or(entry.port.as_ref().map(|set| set.value)),
+            host_name: set.as_deref(),
+            default_user: play.user.as_ref().map(|set| set.value.as_str()),
+            default_port: play.port,
+        };
         let config = self
             .config
-            .for_host(name.as_str(), hint)
+            .for_host(name.as_str(), &given)
             .map_err(|error| error.to_string())?;
         let (user, user_origin) = self.user(entry, &config, play)?;
-        let set = entry.address.as_ref().map(|set| set.value.clone());
         let address = set
+            .clone()
             .or_else(|| config.hostname.clone())
             .unwrap_or_else(|| name.to_string());
         let mut warnings = config.warnings.clone();
@@ -102,12 +109,7 @@ impl Reaching {
                 .host_key_alias
                 .clone()
                 .unwrap_or_else(|| address.clone()),
-            port: self
-                .port
-                .or(entry.port.as_ref().map(|set| set.value))
-                .or(config.port)
-                .or(play.port)
-                .unwrap_or(22),
+            port: config.port.or(play.port).unwrap_or(22),
             address,
             user,
             identities,
@@ -203,9 +205,11 @@ impl Reaching {
             None => Vec::new(),
         };
         found.extend(texts.iter().map(|text| explicit(self.expand(text))));
-        found.extend(config.identity_files.iter().cloned().map(explicit));
+        let configured = config.identity_files.iter().flatten();
+        found.extend(configured.cloned().map(explicit));
         found.extend(play.identity.iter().map(|text| explicit(self.expand(text))));
-        if found.is_empty() {
+        // `IdentityFile none` means none, the default ones included.
+        if found.is_empty() && config.identity_files.is_none() {
             let files = DEFAULT_KEYS.map(|name| self.defaults.home.join(".ssh").join(name));
             let there = files.into_iter().filter(|path| path.is_file());
             found.extend(there.map(|path| Identity {

@@ -31,9 +31,11 @@ mod sftp_servers;
 mod sshd;
 
 mod architecture;
+mod config_oracle;
 mod endings;
 mod fixtures;
 mod identity;
+mod known_oracle;
 mod links;
 mod ls;
 mod mistakes;

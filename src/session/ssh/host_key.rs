@@ -33,8 +33,10 @@ impl HostKeyCheck {
         // An alias stands for the host as a whole: it is recorded without a port (sshconnect.c,
         // get_hostfile_hostname_ipaddr).
         let is_alias = dial.known_as != dial.address;
-        let port = if is_alias { 22 } else { dial.port };
-        let name = known::recorded_name(&dial.known_as, port);
+        let name = match is_alias {
+            true => dial.known_as.to_ascii_lowercase(),
+            false => known::recorded_name(&dial.known_as, dial.port),
+        };
         let files = [dial.known_hosts.as_slice(), &dial.global_known_hosts].concat();
         let load = |name: &str| {
             Entries::load(all, &files, name).map_err(|reason| {
@@ -69,15 +71,13 @@ impl HostKeyCheck {
     }
 
     /// Host-key algorithms to offer, those of recorded keys first (RFC 4253, section 7.1 lets the
-    /// client's order decide). `ssh-rsa`, which signs with SHA-1, is not among them.
+    /// client's order decide), unless the best of all is among them: then the order stays
+    /// (`order_hostkeyalgs`, sshconnect2.c). `ssh-rsa`, which signs with SHA-1, is not offered.
     pub(super) fn algorithms(&self) -> Vec<Algorithm> {
-        let known = self.entries.algorithms();
-        let is_known = |a: &Algorithm| {
-            known.iter().any(|k| match (k, a) {
-                (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
-                _ => k == a,
-            })
-        };
+        if self.entries.has(&ALGORITHMS[0]) {
+            return ALGORITHMS.to_vec();
+        }
+        let is_known = |algorithm: &Algorithm| self.entries.has(algorithm);
         let (mut first, rest): (Vec<_>, Vec<_>) = ALGORITHMS.iter().cloned().partition(is_known);
         first.extend(rest);
         first
@@ -111,16 +111,14 @@ impl HostKeyCheck {
         let refuse = |message: String| problem::new(Cause::HostKey, message);
         match self.entries.check(key) {
             Verdict::Known => Ok(Verified::Known),
-            Verdict::Unknown if self.known_without_port(key) => Ok(Verified::Known),
-            Verdict::Unknown => self.unknown(key, facts).await,
+            Verdict::Unknown => match self.portless.as_ref().map(|known| known.check(key)) {
+                Some(Verdict::Known) => Ok(Verified::Known),
+                // ssh would go on as with any unknown key, and might record it.
+                Some(Verdict::Revoked(place)) => Err(self.revoked(key, place)),
+                _ => self.unknown(key, facts).await,
+            },
             Verdict::Changed(recorded) => Err(self.changed(key, &recorded)),
-            Verdict::Revoked(place) => {
-                let mut problem = refuse(format!("the host key of {} is revoked", self.at));
-                let sent = known::fingerprint(key);
-                problem.details.push(("server sent", sent));
-                problem.details.push(("revoked in", place));
-                Err(problem)
-            }
+            Verdict::Revoked(place) => Err(self.revoked(key, place)),
             Verdict::CertAuthority(place) => {
                 let mut problem = refuse(format!(
                     "the host key of {} is vouched for by a certificate authority only, \
@@ -133,10 +131,14 @@ impl HostKeyCheck {
         }
     }
 
-    fn known_without_port(&self, key: &PublicKey) -> bool {
-        self.portless
-            .as_ref()
-            .is_some_and(|known| known.check(key) == Verdict::Known)
+    fn revoked(&self, key: &PublicKey, place: String) -> HostProblem {
+        let message = format!("the host key of {} is revoked", self.at);
+        let mut problem = problem::new(Cause::HostKey, message);
+        problem
+            .details
+            .push(("server sent", known::fingerprint(key)));
+        problem.details.push(("revoked in", place));
+        problem
     }
 
     fn changed(&self, key: &PublicKey, recorded: &[(String, String)]) -> HostProblem {

@@ -112,7 +112,13 @@ impl Entries {
 
     /// A line that cannot be read hides nothing: what it might have said about another host is
     /// not ours to guess, and a revocation that it might have been is named in a warning.
+    ///
+    /// ssh takes the tab behind a marker for part of it where a space follows later in the line,
+    /// and so passes over a revocation (`check_markers`, hostfile.c); here it counts.
     fn line(&mut self, line: &str, name: &str, file: &Path, number: usize) {
+        // C's strings end at a NUL.
+        let line = line.split('\0').next().unwrap_or_default();
+        let line = line.trim_matches([' ', '\t', '\r']);
         if line.is_empty() || line.starts_with('#') {
             return;
         }
@@ -127,7 +133,7 @@ impl Entries {
             }
             _ => (Marker::Host, line),
         };
-        let mut words = rest.split_ascii_whitespace();
+        let mut words = rest.split([' ', '\t']).filter(|word| !word.is_empty());
         let (Some(patterns), Some(kind), Some(blob)) = (words.next(), words.next(), words.next())
         else {
             return self
@@ -137,13 +143,13 @@ impl Entries {
         if !matches(patterns, name) {
             return;
         }
-        match PublicKey::from_openssh(&format!("{kind} {blob}")) {
-            Ok(key) => self.lines.push(Entry {
+        match public_key(kind, blob) {
+            Some(key) => self.lines.push(Entry {
                 marker,
                 key,
                 place: place(),
             }),
-            Err(_) => self
+            None => self
                 .warnings
                 .push(format!("{}: unusable key ignored", place())),
         }
@@ -151,8 +157,8 @@ impl Entries {
 
     fn of(text: &str, name: &str, file: &Path) -> Self {
         let mut entries = Self::default();
-        for (index, line) in text.lines().enumerate() {
-            entries.line(line.trim(), name, file, index + 1);
+        for (index, line) in text.split('\n').enumerate() {
+            entries.line(line, name, file, index + 1);
         }
         entries
     }
@@ -176,14 +182,27 @@ impl Entries {
         }
     }
 
-    /// Algorithms of the recorded keys.
-    pub(super) fn algorithms(&self) -> Vec<Algorithm> {
-        self.lines
-            .iter()
-            .filter(|e| e.marker == Marker::Host)
-            .map(|e| e.key.algorithm())
-            .collect()
+    /// Whether a key of this algorithm is recorded, the first of them unrevoked
+    /// (`lookup_key_in_hostkeys_by_type`, hostfile.c).
+    pub(super) fn has(&self, algorithm: &Algorithm) -> bool {
+        let is_meant = |entry: &&Entry| match (entry.key.algorithm(), algorithm) {
+            (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
+            (recorded, algorithm) => recorded == *algorithm,
+        };
+        let mut hosts = self.lines.iter().filter(|e| e.marker == Marker::Host);
+        let first = hosts.find(is_meant);
+        first.is_some_and(|entry| !matches!(self.check(&entry.key), Verdict::Revoked(_)))
     }
+}
+
+/// A key by the names that ssh takes for its kind (`sshkey_type_from_name`, sshkey.c): that of the
+/// key, and for RSA those of its signatures.
+fn public_key(kind: &str, blob: &str) -> Option<PublicKey> {
+    let name = match kind {
+        "rsa-sha2-256" | "rsa-sha2-512" => "ssh-rsa",
+        _ => kind,
+    };
+    PublicKey::from_openssh(&format!("{name} {blob}")).ok()
 }
 
 /// `SHA256:...`, as `ssh-keygen -l` prints it.
@@ -191,9 +210,10 @@ pub(super) fn fingerprint(key: &PublicKey) -> String {
     key.fingerprint(russh::keys::HashAlg::Sha256).to_string()
 }
 
-/// The name under which a host is recorded: `name`, or `[name]:port`.
+/// The name under which a host is recorded: `name`, or `[name]:port`. An address is written in its
+/// one spelling.
 pub(super) fn recorded_name(name: &str, port: u16) -> String {
-    let name = name.to_ascii_lowercase();
+    let name = super::config::canonical(name);
     match port {
         22 => name,
         _ => format!("[{name}]:{port}"),
@@ -230,10 +250,12 @@ fn matches(patterns: &str, name: &str) -> bool {
     found
 }
 
+/// As `host_hash` (hostfile.c) has it, the salt is as long as the hash.
 fn hashed_matches(hashed: &str, name: &str) -> Option<bool> {
     let (salt, hash) = hashed.split_once('|')?;
     let base64 = base64::engine::general_purpose::STANDARD;
-    let mut mac = Hmac::<Sha1>::new_from_slice(&base64.decode(salt).ok()?).ok()?;
+    let salt = base64.decode(salt).ok().filter(|salt| salt.len() == 20)?;
+    let mut mac = Hmac::<Sha1>::new_from_slice(&salt).ok()?;
     mac.update(name.as_bytes());
     Some(mac.verify_slice(&base64.decode(hash).ok()?).is_ok())
 }
