@@ -12,6 +12,7 @@ use fanrun::session::ssh::{Asker, Dialer, Sizing, SshSession};
 use fanrun::target::{Dial, HostKeyPolicy, UserName};
 
 use crate::fanrun::{Fanrun, holds};
+use crate::sftp_servers::SftpServer;
 use crate::sshd::{Sshd, make_key};
 
 /// What became of the host's identity.
@@ -368,4 +369,35 @@ fn without_a_terminal_nobody_is_asked() {
         .options(["--host-key", "ask"])
         .expect(4, "", holds(["is not known"]));
     assert!(!known_hosts.exists());
+}
+
+/// A run with the password `old` on descriptor 0.
+fn with_password(server: &SftpServer) -> Fanrun {
+    Fanrun::new(["exec", &server.address(), "--", "true"])
+        .options(server.fanrun_args())
+        .options(["--connect-timeout", "3s", "--password-fd", "0"])
+        .stdin("old\n")
+}
+
+#[test]
+fn a_demand_for_a_new_password_is_a_refusal_and_no_hang() {
+    let server = SftpServer::demanding(&[]);
+    with_password(&server)
+        .within(Duration::from_secs(15))
+        .expect(4, "", holds(["authentication refused", "wants a new one"]));
+}
+
+#[test]
+fn a_step_without_any_answer_is_a_timeout_that_names_it() {
+    let server = SftpServer::demanding(&["silent"]);
+    with_password(&server)
+        .within(Duration::from_secs(15))
+        .expect(
+            3,
+            "",
+            holds([
+                "timed out after 2s in authentication",
+                "no answer to keyboard-interactive",
+            ]),
+        );
 }

@@ -131,7 +131,19 @@ impl SftpServer {
 
     /// asyncssh: answers out of order, and takes its paths as they are.
     pub fn asyncssh() -> SftpServer {
-        let python = Python::start("asyncssh");
+        let python = Python::start("asyncssh", "asyncssh_server.py", &[]);
+        let place = python.place();
+        SftpServer {
+            kind: Kind::Python(python),
+            remote: place.to_str().unwrap().into(),
+            place,
+            _directory: None,
+        }
+    }
+
+    /// asyncssh without SFTP: it takes a password and demands a new one, or says nothing at all.
+    pub fn demanding(words: &[&str]) -> SftpServer {
+        let python = Python::start("asyncssh", "expired_server.py", words);
         let place = python.place();
         SftpServer {
             kind: Kind::Python(python),
@@ -143,7 +155,7 @@ impl SftpServer {
 
     /// paramiko: no extensions but OpenSSH's rename, names are text, and its root is `place`.
     pub fn paramiko() -> SftpServer {
-        let python = Python::start("paramiko");
+        let python = Python::start("paramiko", "paramiko_server.py", &[]);
         SftpServer {
             place: python.place(),
             kind: Kind::Python(python),
@@ -505,7 +517,7 @@ struct Python {
 }
 
 impl Python {
-    fn start(library: &str) -> Python {
+    fn start(library: &str, script: &str, words: &[&str]) -> Python {
         let interpreter = interpreter(library);
         let directory = open_directory();
         for key in ["host_key", "identity"] {
@@ -515,10 +527,11 @@ impl Python {
         let log = fs::File::create(directory.path().join("log")).unwrap();
         let script = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/suite/servers")
-            .join(format!("{library}_server.py"));
+            .join(script);
         let mut server = Command::new(interpreter)
             .args(["-u".as_ref(), script.as_os_str()])
             .arg(directory.path())
+            .args(words)
             .stdin(Stdio::piped())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -129,7 +129,8 @@ impl<'a> Login<'a> {
 
     async fn none(&mut self) -> Step {
         let user = self.dial.user.as_str();
-        match self.handle.authenticate_none(user).await {
+        let asked = self.handle.authenticate_none(user);
+        match answer(self.dial, self.facts, "the first request", asked).await? {
             Ok(AuthResult::Success) => Ok(Some("none".to_owned())),
             Ok(AuthResult::Failure {
                 remaining_methods,
@@ -222,11 +223,10 @@ impl<'a> Login<'a> {
         let how = format!("{label} {}", fingerprint(&key));
         let hash = self.hash_for(&key.algorithm()).await;
         let user = self.dial.user.as_str();
-        let result = self
+        let asked = self
             .handle
-            .authenticate_publickey_with(user, key, hash, agent)
-            .await;
-        match result {
+            .authenticate_publickey_with(user, key, hash, agent);
+        match answer(self.dial, self.facts, &label, asked).await? {
             Ok(result) => self.take(result, how),
             Err(super::agent::AgentError::Session(_)) => Err(self.closed()),
             Err(e) => {
@@ -252,7 +252,8 @@ impl<'a> Login<'a> {
         let hash = self.hash_for(&key.algorithm()).await;
         let key = PrivateKeyWithHashAlg::new(key, hash);
         let user = self.dial.user.as_str();
-        match self.handle.authenticate_publickey(user, key).await {
+        let asked = self.handle.authenticate_publickey(user, key);
+        match answer(self.dial, self.facts, &label, asked).await? {
             Ok(result) => self.take(result, how),
             Err(_) => Err(self.closed()),
         }
@@ -277,10 +278,11 @@ impl<'a> Login<'a> {
             return Ok(None);
         }
         let user = self.dial.user.as_str();
-        let mut reply = self
+        const STEP: &str = "keyboard-interactive";
+        let asked = self
             .handle
-            .authenticate_keyboard_interactive_start(user, None::<String>)
-            .await;
+            .authenticate_keyboard_interactive_start(user, None::<String>);
+        let mut reply = answer(self.dial, self.facts, STEP, asked).await?;
         let mut password = self.dial.password.clone();
         for _ in 0..ROUNDS {
             let (instructions, prompts) = match reply {
@@ -310,10 +312,10 @@ impl<'a> Login<'a> {
             // Without any reply russh would wait for one and send nothing else; no answers at all
             // are refused by the server, and the next method can follow.
             let answers = answers.unwrap_or_default();
-            reply = self
+            let asked = self
                 .handle
-                .authenticate_keyboard_interactive_respond(answers)
-                .await;
+                .authenticate_keyboard_interactive_respond(answers);
+            reply = answer(self.dial, self.facts, STEP, asked).await?;
         }
         self.tried
             .push("keyboard-interactive (too many rounds)".to_owned());
@@ -372,13 +374,19 @@ impl<'a> Login<'a> {
             });
             return Ok(None);
         };
-        let result = self
-            .handle
-            .authenticate_password(user, password.reveal())
-            .await;
-        match result {
-            Ok(result) => self.take(result, "password".to_owned()),
-            Err(_) => Err(self.closed()),
+        let came = self.facts.came();
+        let asked = self.handle.authenticate_password(user, password.reveal());
+        match answer(self.dial, self.facts, "the password", asked).await {
+            Ok(Ok(result)) => self.take(result, "password".to_owned()),
+            Ok(Err(_)) => Err(self.closed()),
+            // It did answer, and neither with yes nor with no: what is left is the demand for a
+            // new password (RFC 4252, section 8), which is not passed on to us.
+            Err(_) if self.facts.came() > came => {
+                self.tried
+                    .push("password (the server wants a new one to be set first)".to_owned());
+                Err(self.refused())
+            }
+            Err(stalled) => Err(stalled),
         }
     }
 
@@ -430,6 +438,19 @@ impl<'a> Login<'a> {
         ));
         problem
     }
+}
+
+/// Waits for the server's answer to one request of authentication, for a share of the time that
+/// connecting may take: russh itself would wait for ever.
+async fn answer<T>(
+    dial: &Dial,
+    facts: &Facts,
+    step: &str,
+    asked: impl Future<Output = T>,
+) -> Result<T, HostProblem> {
+    let share = dial.connect_timeout * 2 / 3;
+    let answered = tokio::time::timeout(share, asked).await;
+    answered.map_err(|_| problem::no_answer(dial, facts, step, share))
 }
 
 fn agent_key((key, comment): &(PublicKey, String)) -> Candidate {

@@ -1,6 +1,7 @@
 //! How failures of a connection attempt are worded.
 
 use std::io;
+use std::time::Duration;
 
 use super::state::Facts;
 use crate::outcome::{Cause, HostProblem, Phase};
@@ -51,6 +52,14 @@ pub(super) fn timeout(dial: &Dial, facts: &Facts) -> HostProblem {
         format!("timed out after {after} {place}"),
     );
     with_greeting(problem, facts)
+}
+
+/// One step of authentication had no answer for its share of `connect_timeout`.
+pub(super) fn no_answer(dial: &Dial, facts: &Facts, step: &str, after: Duration) -> HostProblem {
+    let after = text::duration(after);
+    let at = endpoint(dial);
+    let message = format!("timed out after {after} in authentication at {at}: no answer to {step}");
+    with_greeting(new(Cause::Timeout(Phase::Auth), message), facts)
 }
 
 /// The session ended before it was ready.

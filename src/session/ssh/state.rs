@@ -2,7 +2,7 @@
 //! attempt went. Every fact is written once.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -69,6 +69,8 @@ pub(super) struct Facts {
     greeting: OnceLock<String>,
     identification: OnceLock<String>,
     garbage: OnceLock<Garbage>,
+    /// Bytes that the server has sent.
+    came: AtomicU64,
     /// Why we refused, if we did.
     pub(super) refusal: OnceLock<HostProblem>,
     /// The key that was accepted.
@@ -103,6 +105,7 @@ impl Facts {
             greeting: OnceLock::new(),
             identification: OnceLock::new(),
             garbage: OnceLock::new(),
+            came: AtomicU64::new(0),
             refusal: OnceLock::new(),
             host_key: OnceLock::new(),
             algorithms: OnceLock::new(),
@@ -155,6 +158,16 @@ impl Facts {
 
     pub(super) fn garbage(&self, garbage: Garbage) {
         let _ = self.garbage.set(garbage);
+    }
+
+    /// Notes bytes from the server.
+    pub(super) fn add_came(&self, bytes: usize) {
+        self.came.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many bytes the server has sent after its greeting.
+    pub(super) fn came(&self) -> u64 {
+        self.came.load(Ordering::Relaxed)
     }
 
     pub(super) fn said(&self) -> Option<&str> {

@@ -94,6 +94,7 @@ impl Transport {
             Poll::Ready(Ok(n)) => {
                 self.next = if n == buffer.len() { LARGE } else { self.next };
                 buffer.truncate(n);
+                self.facts.add_came(n);
                 self.buffer = buffer;
                 Poll::Ready(Ok(n))
             }
