@@ -2,8 +2,8 @@
 
 use super::args::Plan as Args;
 use super::{End, Fault, printer, settings};
-use crate::job::Action;
-use crate::plan::{Built, Plan, Step};
+use crate::job::{Action, Memory};
+use crate::plan::{Built, Moment, Plan, Step};
 use crate::report::diagnostics;
 use crate::target::Way;
 
@@ -29,7 +29,7 @@ pub(super) async fn plan(args: &Args) -> Result<End, Fault> {
 }
 
 async fn make(args: &Args) -> Result<Built, Fault> {
-    let (built, _) = settings::plan_of(&args.playbook, &args.hosts, &args.vars).await?;
+    let (built, _) = settings::plan_of(&args.playbook, &args.hosts, &args.work).await?;
     if !built.warnings.is_empty() {
         let colour = settings::colour(args.color);
         printer::print_talk(&diagnostics::draw(&built.warnings, colour));
@@ -65,6 +65,11 @@ fn describe(plan: &Plan) -> String {
                 out.push_str(&format!("  ({place})"));
             }
             out.push('\n');
+            let control = task.control_text();
+            if !control.is_empty() {
+                let control = crate::text::printable(control.as_bytes());
+                out.push_str(&format!("        ({control})\n"));
+            }
             for (hosts, text) in variants(plan, at, number) {
                 let whom = if hosts.len() == names.len() {
                     String::new()
@@ -126,11 +131,12 @@ fn variants(plan: &Plan, play: usize, task: usize) -> Vec<(Vec<crate::target::Ho
     let mut found: Vec<(Vec<crate::target::HostName>, String)> = Vec::new();
     for id in &plan.plays[play].hosts {
         let name = plan.targets[id.0 as usize].name.clone();
-        let text = match plan.job(*id, task_id, &std::collections::BTreeMap::new()) {
+        let known = match plan.job(*id, task_id, Moment::before(&Memory::default())) {
             Ok(job) => action_text(&job.action),
             // A value that an earlier task registers is not known before it has run.
-            Err(_) => written(&plan.plays[play].tasks[task].action),
+            Err(_) => None,
         };
+        let text = known.unwrap_or_else(|| written(&plan.plays[play].tasks[task].action));
         match found.iter_mut().find(|(_, known)| *known == text) {
             Some((names, _)) => names.push(name),
             None => found.push((vec![name], text)),
@@ -139,7 +145,7 @@ fn variants(plan: &Plan, play: usize, task: usize) -> Vec<(Vec<crate::target::Ho
     found
 }
 
-fn action_text(action: &Action) -> String {
+fn action_text(action: &Action) -> Option<String> {
     let command = |command: &crate::job::Command| match command {
         crate::job::Command::Shell(text) | crate::job::Command::PosixShell(text) => {
             text.trim_end().to_owned()
@@ -165,12 +171,14 @@ fn action_text(action: &Action) -> String {
         }
         Action::Print(text) => format!("print {text}"),
         Action::Pause(time) => format!("pause {}", crate::text::duration(*time)),
+        // As it was written says more than what has been made of it.
+        Action::Assert(_) | Action::Set(_) | Action::WaitFor(_) => return None,
     };
     let lines: Vec<_> = text
         .lines()
         .map(|line| crate::text::printable(line.as_bytes()).into_owned())
         .collect();
-    lines.join("\n")
+    Some(lines.join("\n"))
 }
 
 fn written(step: &Step) -> String {

@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Fault;
-use super::args::{Color, Command, HostArgs, HostKey};
+use super::args::{Color, Command, HostArgs, HostKey, WorkArgs};
 use crate::diagnostic::{Diagnostic, Source};
 use crate::engine::sizing::Sizes;
 use crate::inventory::{self, Disk, Inventory};
-use crate::plan::{self, Built, Defaults, Ground, PlanError, Reaching};
+use crate::plan::{self, Built, Defaults, Ground, PlanError, Reaching, Selection};
 use crate::playbook::{self, Playbook};
 use crate::sandbox::Fleet;
 use crate::secret::Secret;
@@ -57,7 +57,7 @@ impl Reach {
 
 /// Reads what is named on the command line: inventories, ssh_config, variables, a password.
 pub(super) async fn prepare(args: &HostArgs) -> Result<Ready, Fault> {
-    let (ready, mistakes) = prepare_for(args, &[], &[]).await?;
+    let (ready, mistakes) = prepare_for(args, &WorkArgs::default(), &[]).await?;
     if mistakes.is_empty() {
         Ok(ready)
     } else {
@@ -69,7 +69,7 @@ pub(super) async fn prepare(args: &HostArgs) -> Result<Ready, Fault> {
 /// inventory comes beside the rest, to be told together with what is wrong with the playbook.
 async fn prepare_for(
     args: &HostArgs,
-    vars: &[String],
+    work: &WorkArgs,
     more: &[PathBuf],
 ) -> Result<(Ready, Vec<Diagnostic>), Fault> {
     let fleet = match args.sandbox {
@@ -101,7 +101,12 @@ async fn prepare_for(
         inventory,
         listed,
         limit: args.limit.clone(),
-        vars: parse_vars(vars)?,
+        vars: parse_vars(&work.vars)?,
+        selection: Selection {
+            tags: work.tags.clone(),
+            skip: work.skip_tags.clone(),
+            start_at: work.start_at.clone(),
+        },
         reaching,
         fanout: fanout(args)?,
         allow_empty: args.allow_empty,
@@ -120,7 +125,7 @@ async fn prepare_for(
 pub(super) async fn plan_of(
     path: &Path,
     args: &HostArgs,
-    vars: &[String],
+    work: &WorkArgs,
 ) -> Result<(Built, Reach), Fault> {
     let text = read_text(path, playbook::MAX_BYTES)?;
     let source = Arc::new(Source {
@@ -130,7 +135,7 @@ pub(super) async fn plan_of(
     let loaded = playbook::load(&source);
     let more = loaded.playbook.as_ref();
     let more = more.map_or_else(Vec::new, |playbook| playbook_inventories(playbook, args));
-    let (ready, mut mistakes) = prepare_for(args, vars, &more).await?;
+    let (ready, mut mistakes) = prepare_for(args, work, &more).await?;
     mistakes.extend(loaded.mistakes);
     let Some(playbook) = loaded.playbook else {
         return Err(wrong(mistakes));
@@ -366,8 +371,13 @@ pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
 fn parse_vars(given: &[String]) -> Result<Vars, Fault> {
     let mut vars = Vars::new();
     for text in given {
+        if let Some(path) = text.strip_prefix('@') {
+            vars.extend(read_vars(Path::new(path))?);
+            continue;
+        }
         let Some((name, value)) = text.split_once('=') else {
-            return Err(Fault::usage(format!("`-e {text}`: NAME=VALUE is needed")));
+            let message = format!("`-e {text}`: NAME=VALUE or @FILE is needed");
+            return Err(Fault::usage(message));
         };
         let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
         let good =
@@ -378,9 +388,15 @@ fn parse_vars(given: &[String]) -> Result<Vars, Fault> {
                 "`-e {text}`: `{name}` is no variable name ({help})"
             )));
         }
-        vars.insert(name.to_owned(), serde_json::Value::String(value.to_owned()));
+        vars.insert(name.to_owned(), playbook::plain_value(value));
     }
     Ok(vars)
+}
+
+fn read_vars(path: &Path) -> Result<Vars, Fault> {
+    let text = read_text(path, playbook::MAX_BYTES)?.into();
+    let path = path.to_owned();
+    playbook::variables(&Arc::new(Source { path, text })).map_err(Fault::Wrong)
 }
 
 /// Folds host names for people.

@@ -62,7 +62,10 @@ async fn perform(
         | Action::Script { .. }
         | Action::Local(_)
         | Action::Print(_)
-        | Action::Pause(_) => Worked::default(),
+        | Action::Pause(_)
+        | Action::Assert(_)
+        | Action::Set(_)
+        | Action::WaitFor(_) => Worked::default(),
     }
 }
 
@@ -84,7 +87,7 @@ pub(super) async fn follow(
     let stop = CancellationToken::new();
     let mut work = std::pin::pin!(perform(client, &job.action, say, stop.clone()));
     let mut limit = std::pin::pin!(clock.limit(job.timeout));
-    let mut rows = job.register.as_ref().map(|_| Vec::new());
+    let mut rows = job.keep.then(Vec::new);
     let stopped = loop {
         tokio::select! {
             biased;

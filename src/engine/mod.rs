@@ -12,11 +12,13 @@ mod follow;
 mod lane;
 mod list;
 mod outbox;
+mod perform;
 mod sftp;
 pub mod shape;
 pub mod sizing;
 pub mod state;
 mod termination;
+mod waiting;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,13 +31,14 @@ use crate::event::{Event, RunInfo, What};
 use crate::job::HostId;
 use crate::outcome::Outcome;
 use crate::output::backlog::SpillBudget;
-use crate::plan::Plan;
+use crate::plan::{Plan, Play, Task};
+use crate::playbook;
 use crate::recap::Recap;
 use crate::session::Connector;
 use clock::Clock;
 use lane::Lane;
 use outbox::Ways;
-use shape::{Gate, PlayShape, Rollout, Shape, TaskShape};
+use shape::{Block, Gate, PlayShape, Rollout, Shape, TaskShape};
 use state::{Effect, Input, Level, News, Order, RunState};
 
 /// What a run needs.
@@ -93,6 +96,8 @@ struct Desk {
     spill: SpillBudget,
     backlog_memory: usize,
     stdin: Mutex<Option<mpsc::Receiver<Bytes>>>,
+    /// What one host did for all, in order.
+    shared: watch::Sender<Vec<perform::Shared>>,
 }
 
 impl Desk {
@@ -129,6 +134,7 @@ pub async fn run(
         spill: setup.spill,
         backlog_memory: setup.backlog_memory,
         stdin: Mutex::new(setup.stdin),
+        shared: watch::Sender::new(Vec::new()),
     });
     let teller = Teller::new(events);
     let orders = HashMap::new();
@@ -154,18 +160,10 @@ fn shape(setup: &Setup) -> Shape {
         tasks: play
             .tasks
             .iter()
-            .map(|task| TaskShape {
-                reference: task.reference.clone(),
-                on_failure: task.on_failure,
-                gate: if play.linear {
-                    Gate::Together
-                } else {
-                    Gate::None
-                },
-            })
+            .map(|task| task_shape(play, task))
             .collect(),
-        blocks: Vec::new(),
-        rollout: Rollout::default(),
+        blocks: play.blocks.iter().map(block).collect(),
+        rollout: rollout(play.rollout.as_ref(), play.hosts.len()),
     });
     let hosts = setup
         .plan
@@ -177,6 +175,46 @@ fn shape(setup: &Setup) -> Shape {
         hosts,
         plays: plays.collect(),
         keep_open: setup.keep_open,
+    }
+}
+
+fn task_shape(play: &Play, task: &Task) -> TaskShape {
+    let control = &task.control;
+    let gate = match (&control.rollout, control.fanout) {
+        _ if control.once => Gate::Once,
+        (Some(_), _) => Gate::Batches(rollout(control.rollout.as_ref(), play.hosts.len())),
+        (None, Some(places)) => Gate::Limit(places),
+        (None, None) if play.linear => Gate::Together,
+        (None, None) => Gate::None,
+    };
+    TaskShape {
+        reference: task.reference.clone(),
+        on_failure: task.on_failure,
+        gate,
+    }
+}
+
+fn block(block: &playbook::Block) -> Block {
+    Block {
+        body: block.body.clone(),
+        rescue: block.rescue.clone(),
+        always: block.always.clone(),
+    }
+}
+
+/// Parts of the hosts as numbers of them.
+fn rollout(rollout: Option<&playbook::Rollout>, hosts: usize) -> Rollout {
+    let Some(rollout) = rollout else {
+        return Rollout::default();
+    };
+    Rollout {
+        batches: rollout
+            .batches
+            .iter()
+            .map(|share| share.batch(hosts))
+            .collect(),
+        max_failures: rollout.max_failures.map(|share| share.at_most(hosts)),
+        pause: rollout.pause,
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use tokio::sync::{mpsc, watch};
 
 use super::state::{Level, News};
-use crate::event::{Block, Severity};
+use crate::event::{Block, Severity, Stream};
 use crate::job::{HostId, TaskRef};
 use crate::output::backlog::Backlog;
 
@@ -29,6 +29,9 @@ pub(super) struct Outbox {
     task: Option<TaskRef>,
     muted: bool,
     dropped: u64,
+    /// The last line of each stream of the task, and of its processes before this one.
+    numbered: [u64; 2],
+    numbered_before: [u64; 2],
 }
 
 /// The two channels to the loop.
@@ -62,6 +65,8 @@ impl Outbox {
             task: None,
             muted: false,
             dropped: 0,
+            numbered: [0; 2],
+            numbered_before: [0; 2],
         }
     }
 
@@ -83,10 +88,21 @@ impl Outbox {
     pub(super) fn belongs_to(&mut self, task: &TaskRef) {
         self.task = Some(task.clone());
         self.muted = false;
+        self.numbered = [0; 2];
+        self.numbered_before = [0; 2];
+    }
+
+    /// Another process of the same task follows: its lines are counted on from here, since line
+    /// numbers of a task have no gap.
+    pub(super) fn next_process(&mut self) {
+        self.numbered_before = self.numbered;
     }
 
     /// Takes a block without waiting.
-    pub(super) fn offer(&mut self, block: Block) {
+    pub(super) fn offer(&mut self, mut block: Block) {
+        let at = usize::from(block.stream == Stream::Stderr);
+        block.first_line += self.numbered_before[at];
+        self.numbered[at] = block.first_line + u64::from(block.lines) - 1;
         if self.muted {
             self.dropped += block.bytes.len() as u64;
             return;

@@ -12,7 +12,7 @@ use super::shape::{Gate, Going, Rollout, Shape};
 use crate::event::{Block, HostState, Severity, What};
 use crate::job::{HostId, OnFailure, PlayId, TaskId, TaskRef};
 use crate::listing::Entry;
-use crate::outcome::{HostProblem, Outcome, Remains};
+use crate::outcome::{Effort, HostProblem, Outcome, Remains};
 use crate::target::HostName;
 use crate::transfer::{Progress, Tally};
 
@@ -52,6 +52,8 @@ pub enum News {
     },
     /// An attempt was dropped; another follows.
     Retry {
+        /// The task that is tried again; `None` where it is the connection.
+        task: Option<TaskRef>,
         /// The next attempt's number, from 2.
         attempt: u32,
         /// The wait before it.
@@ -81,6 +83,8 @@ pub enum News {
         took: Duration,
         /// What it moved or found.
         tally: Option<Tally>,
+        /// How often it was tried.
+        effort: Effort,
     },
     /// An order was carried out by doing nothing: it was not due on this host, and nobody needs to
     /// hear of it (a handler that nothing notified).
@@ -366,6 +370,7 @@ impl RunState {
                 outcome,
                 took,
                 tally,
+                effort,
             } => {
                 self.host(id).running = None;
                 self.host(id).not_ended = self.host(id).not_ended.saturating_sub(1);
@@ -378,6 +383,7 @@ impl RunState {
                     took,
                     tally,
                     rescued,
+                    effort,
                 };
                 self.emit(ended, now);
                 self.on_task_end(id, &task, verdict, now);
@@ -411,11 +417,13 @@ impl RunState {
                 retries,
             },
             News::Retry {
+                task,
                 attempt,
                 delay,
                 reason,
             } => What::Retry {
                 host,
+                task,
                 attempt,
                 delay,
                 reason,
@@ -656,6 +664,7 @@ impl RunState {
                     took: now.saturating_sub(started),
                     tally: None,
                     rescued: false,
+                    effort: Effort::default(),
                 },
                 now,
             );

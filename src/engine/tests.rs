@@ -36,6 +36,7 @@ fn ground(hosts: usize, fanout: usize) -> Ground {
         listed: true,
         limit: None,
         vars: serde_json::Map::new(),
+        selection: crate::plan::Selection::default(),
         reaching: Reaching {
             user: Some(UserName::new("tester").unwrap()),
             port: None,

@@ -5,22 +5,25 @@
 //! in later, one [`Job`] at a time.
 
 mod build;
+mod control;
 mod reach;
 mod values;
 
 pub use build::{Built, Ground, PlanError, Single, build, listings, single};
+pub use control::{Moment, Selection};
 pub use reach::{Defaults, Reaching};
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::diagnostic::Source;
 use crate::event::RunInfo;
 use crate::job::{
-    Action, Command, HostId, Input, Job, OnFailure, PlayId, Registered, TaskId, TaskRef,
+    Action, Command, HostId, Input, Job, OnFailure, PlayId, TaskId, TaskRef, WaitFor,
 };
 use crate::listing::Listing;
-use crate::playbook::{Line, Template};
+use crate::playbook::{self, Block, Condition, Control, Filling, Line, Rollout, Template};
 use crate::target::{Target, Vars, Way};
 
 /// Everything a run will do.
@@ -49,8 +52,12 @@ pub struct Play {
     pub linear: bool,
     /// How many hosts are worked on at once.
     pub fanout: usize,
-    /// Its tasks.
+    /// Its tasks; handlers stand at the end.
     pub tasks: Vec<Task>,
+    /// Its blocks, inner ones before those that they stand in.
+    pub blocks: Vec<Block>,
+    /// How its hosts are taken in turn.
+    pub rollout: Option<Rollout>,
     /// How each host is reached. Hosts that are reached the same way in several plays share one.
     ways: HashMap<HostId, Arc<Way>>,
     vars: Vars,
@@ -65,6 +72,14 @@ pub struct Task {
     pub on_failure: OnFailure,
     /// What it does.
     pub action: Step,
+    /// Whether, how often and where it is done.
+    pub control: Control,
+    /// The handlers that it notifies: places in its play.
+    pub notify: Vec<u16>,
+    /// It is only done where something notified it.
+    pub handler: bool,
+    /// The text that it was written in.
+    source: Option<Arc<Source>>,
     env: Vec<(String, Template)>,
     cwd: Option<Template>,
     shell: Option<Vec<String>>,
@@ -104,6 +119,17 @@ pub enum Step {
     Print(Template),
     /// Time.
     Pause(Duration),
+    /// Conditions that must hold.
+    Assert {
+        /// At least one.
+        that: Vec<Condition>,
+        /// What is said where one does not.
+        message: Option<Template>,
+    },
+    /// Values for later tasks.
+    Set(Vec<(String, Filling)>),
+    /// Something that must come to be.
+    WaitFor(playbook::WaitFor),
     /// Without values to fill in: from the command line.
     Plain(Action),
 }
@@ -126,21 +152,20 @@ impl Plan {
         play.is_some_and(|play| usize::from(task.index) + 1 < play.tasks.len())
     }
 
+    /// A task of the plan.
+    #[must_use]
+    pub fn task(&self, task: TaskId) -> &Task {
+        &self.plays[usize::from(task.play.0)].tasks[usize::from(task.index)]
+    }
+
     /// Fills the values in.
     ///
     /// # Errors
-    /// The task, and one line that says which value could not be filled in and why.
-    pub fn job(
-        &self,
-        host: HostId,
-        task: TaskId,
-        registered: &BTreeMap<String, Registered>,
-    ) -> Result<Job, (TaskRef, String)> {
+    /// One line that says which value could not be filled in and why.
+    pub fn job(&self, host: HostId, task: TaskId, moment: Moment<'_>) -> Result<Job, String> {
         let play = &self.plays[usize::from(task.play.0)];
         let task = &play.tasks[usize::from(task.index)];
-        let fill = values::Fill::new(self, play, task, host, registered);
-        task.fill(&fill)
-            .map_err(|reason| (task.reference.clone(), reason))
+        task.fill(&values::Fill::new(self, play, task, host, moment))
     }
 
     /// The number of tasks over all plays.
@@ -175,6 +200,15 @@ impl Step {
             }
             Self::Print(text) => format!("print {}", text.text()),
             Self::Pause(time) => format!("pause {}", crate::text::duration(*time)),
+            Self::Assert { that, .. } => {
+                let that: Vec<&str> = that.iter().map(Condition::text).collect();
+                format!("assert {}", that.join(" and "))
+            }
+            Self::Set(values) => {
+                let names: Vec<&str> = values.iter().map(|(name, _)| name.as_str()).collect();
+                format!("set {}", names.join(", "))
+            }
+            Self::WaitFor(what) => control::wait_text(what),
             Self::Plain(action) => format!("{action:?}"),
         }
     }
@@ -206,6 +240,22 @@ impl Task {
             }
             Step::Print(text) => Action::Print(fill.text(text)?),
             Step::Pause(time) => Action::Pause(*time),
+            Step::Assert { that, message } => {
+                Action::Assert(control::unheld(that, message.as_ref(), fill)?)
+            }
+            Step::Set(values) => {
+                let value =
+                    |(name, value): &(String, Filling)| Ok((name.clone(), fill.value(value)?));
+                Action::Set(values.iter().map(value).collect::<Result<_, String>>()?)
+            }
+            Step::WaitFor(what) => Action::WaitFor(match what {
+                playbook::WaitFor::Port { port, address } => WaitFor::Port {
+                    port: *port,
+                    address: address.as_ref().map(|text| fill.text(text)).transpose()?,
+                },
+                playbook::WaitFor::Path(path) => WaitFor::Path(fill.text(path)?),
+                playbook::WaitFor::Connection => WaitFor::Connection,
+            }),
             Step::Plain(action) => action.clone(),
         };
         let env = self
@@ -233,10 +283,17 @@ impl Task {
             ok_codes: self.ok_codes.clone(),
             on_failure: self.on_failure,
             register: self.register.clone(),
+            keep: self.is_looked_at(),
+            creates: self
+                .control
+                .creates
+                .as_ref()
+                .map(|path| fill.text(path))
+                .transpose()?,
         })
     }
 
-    /// Every text of the task that may hold values, with a word for what it is.
+    /// Every text of the task that may hold values, but for those of [`Control`].
     fn templates(&self) -> impl Iterator<Item = &Template> {
         let action: Vec<&Template> = match &self.action {
             Step::Run(line) | Step::Local(line) => match line {
@@ -246,6 +303,15 @@ impl Task {
             Step::Script { args, .. } => args.iter().collect(),
             Step::List { paths, .. } => paths.iter().collect(),
             Step::Print(text) => vec![text],
+            Step::Assert { that, message } => that
+                .iter()
+                .map(Condition::template)
+                .chain(message)
+                .collect(),
+            Step::Set(values) => values.iter().flat_map(|(_, v)| v.templates()).collect(),
+            Step::WaitFor(playbook::WaitFor::Port { address, .. }) => address.iter().collect(),
+            Step::WaitFor(playbook::WaitFor::Path(path)) => vec![path],
+            Step::WaitFor(playbook::WaitFor::Connection) => Vec::new(),
             Step::Pause(_) | Step::Plain(_) => Vec::new(),
         };
         let env = self.env.iter().map(|(_, value)| value);

@@ -1,26 +1,26 @@
 //! The values that a template of one task on one host can name, and filling them in.
 //!
-//! Precedence, highest first: command line, task, play, host, its groups, playbook file. What
-//! tasks registered stands above all of these but the command line, since the name was chosen for
-//! it on purpose; `host` is fanrun's own.
+//! Precedence, highest first: command line, task (its own before those of the blocks around it),
+//! play, host, its groups, playbook file. What tasks registered or set stands above all of these but
+//! the command line, since the name was chosen for it on purpose; `host`, `item`, `loop` and `result`
+//! are fanrun's own.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Plan, Play, Task};
-use crate::job::{HostId, Registered};
+use super::{Moment, Plan, Play, Task};
+use crate::job::{HostId, Item, Registered};
 use crate::outcome::{ExitStatus, Failure, Outcome};
-use crate::playbook::{Scope, Template};
+use crate::playbook::{Condition, Filling, Scope, Template};
 use crate::target::{Target, Vars, Way};
 
 /// Names that exist on every host without anybody setting them.
 pub(super) const OWN_NAMES: [&str; 1] = ["host"];
 /// What a registered result has.
-pub(super) const RESULT_FIELDS: [&str; 11] = [
+pub(super) const RESULT_FIELDS: [&str; 13] = [
     "stdout", "stderr", "lines", "code", "signal", "status", "changed", "duration", "rows",
-    "count", "bytes",
+    "count", "bytes", "attempts", "results",
 ];
 /// What `host` has.
 pub(super) const HOST_FIELDS: [&str; 5] = ["name", "groups", "address", "port", "user"];
@@ -32,7 +32,7 @@ pub(super) struct Fill<'a> {
     play: &'a Play,
     task: &'a Task,
     host: HostId,
-    registered: &'a BTreeMap<String, Registered>,
+    moment: Moment<'a>,
     scope: OnceCell<Scope>,
 }
 
@@ -42,14 +42,14 @@ impl<'a> Fill<'a> {
         play: &'a Play,
         task: &'a Task,
         host: HostId,
-        registered: &'a BTreeMap<String, Registered>,
+        moment: Moment<'a>,
     ) -> Self {
         Self {
             plan,
             play,
             task,
             host,
-            registered,
+            moment,
             scope: OnceCell::new(),
         }
     }
@@ -74,18 +74,42 @@ impl<'a> Fill<'a> {
         }
     }
 
+    /// Whether a condition is true.
+    pub(super) fn holds(&self, condition: &Condition) -> Result<bool, String> {
+        condition
+            .holds(self.scope())
+            .map_err(|error| error.to_string())
+    }
+
+    /// A value with its kind.
+    pub(super) fn value(&self, filling: &Filling) -> Result<Value, String> {
+        filling
+            .value(self.scope())
+            .map_err(|error| error.to_string())
+    }
+
     fn scope(&self) -> &Scope {
         self.scope.get_or_init(|| {
             let target = &self.plan.targets[self.host.0 as usize];
             let mut scope = Scope::new(merged(self.plan, self.play, self.task, target));
-            for (name, result) in self.registered {
+            for (name, result) in &self.moment.memory.results {
                 scope.set(name, result_value(result));
+            }
+            for (name, value) in &self.moment.memory.set {
+                scope.set(name, value.clone());
             }
             for (name, value) in &self.plan.extra_vars {
                 scope.set(name, value.clone());
             }
             let way = self.play.ways.get(&self.host);
             scope.set("host", host_value(target, way.map(|way| &**way)));
+            if let Some(item) = self.moment.item {
+                scope.set("item", item.value.clone());
+                scope.set("loop", loop_value(item));
+            }
+            if let Some(result) = self.moment.result {
+                scope.set("result", result_value(result));
+            }
             scope
         })
     }
@@ -102,6 +126,16 @@ pub(super) fn merged(plan: &Plan, play: &Play, task: &Task, target: &Target) -> 
         );
     }
     all
+}
+
+fn loop_value(item: &Item) -> Value {
+    json!({
+        "index": item.at + 1,
+        "index0": item.at,
+        "first": item.at == 0,
+        "last": item.at + 1 == item.all,
+        "length": item.all,
+    })
 }
 
 fn host_value(target: &Target, way: Option<&Way>) -> Value {
@@ -147,7 +181,9 @@ fn result_value(result: &Registered) -> Value {
         "code": code,
         "signal": signal,
         "status": result.outcome.word(),
-        "changed": matches!(result.outcome, Outcome::Ok { .. }),
+        "changed": result.changed,
+        "attempts": result.attempts,
+        "results": result.results.iter().map(result_value).collect::<Vec<_>>(),
         "duration": result.duration.as_secs_f64(),
         "rows": result.rows.as_ref().map(|(rows, _)| rows),
         "count": result.rows.as_ref().map(|(rows, _)| rows.len()),
@@ -159,7 +195,12 @@ fn status(outcome: &Outcome) -> Option<&ExitStatus> {
     match outcome {
         Outcome::Ok { status } => status.as_ref(),
         Outcome::Failed(Failure::Exit(status)) => Some(status),
-        Outcome::Failed(Failure::NotStarted { .. } | Failure::Files { .. })
+        Outcome::Failed(
+            Failure::NotStarted { .. }
+            | Failure::Files { .. }
+            | Failure::Assert { .. }
+            | Failure::Unmet { .. },
+        )
         | Outcome::TimedOut { .. }
         | Outcome::Lost { .. }
         | Outcome::Skipped { .. }

@@ -1,9 +1,11 @@
 //! The language's keys: where each may stand, and what other tools call them.
 
 /// Keys of a file besides those of a play.
-pub(super) const FILE: &[&str] = &["name", "inventory", "vars", "defaults", "plays"];
+pub(super) const FILE: &[&str] = &["name", "inventory", "vars", "defaults", "handlers", "plays"];
 /// Keys of a play besides [`SETTINGS`].
-pub(super) const PLAY: &[&str] = &["name", "hosts", "strategy", "fanout", "vars", "tasks"];
+pub(super) const PLAY: &[&str] = &[
+    "name", "hosts", "strategy", "fanout", "vars", "tasks", "rollout", "handlers",
+];
 /// Keys of `defaults`, and of every play.
 pub(super) const SETTINGS: &[&str] = &[
     "user",
@@ -17,7 +19,9 @@ pub(super) const SETTINGS: &[&str] = &[
     "on_failure",
 ];
 /// What a task can do; exactly one of them.
-pub(super) const ACTIONS: &[&str] = &["run", "script", "local", "ls", "print", "pause"];
+pub(super) const ACTIONS: &[&str] = &[
+    "run", "script", "local", "ls", "print", "pause", "assert", "set", "wait_for", "block",
+];
 /// Keys of a task besides [`ACTIONS`].
 pub(super) const TASK: &[&str] = &[
     "name",
@@ -31,7 +35,28 @@ pub(super) const TASK: &[&str] = &[
     "on_failure",
     "register",
     "vars",
+    "message",
+    "when",
+    "loop",
+    "retry",
+    "creates",
+    "changed_when",
+    "notify",
+    "tags",
+    "once",
+    "fanout",
+    "rollout",
+    "rescue",
+    "always",
 ];
+/// Keys of a block.
+pub(super) const BLOCK: &[&str] = &["name", "block", "rescue", "always", "when", "tags", "vars"];
+/// Keys of `retry`, when it is a mapping.
+pub(super) const RETRY: &[&str] = &["times", "delay", "backoff", "max_delay", "until"];
+/// Keys of `rollout`.
+pub(super) const ROLLOUT: &[&str] = &["batches", "max_failures", "pause"];
+/// Keys of `wait_for`, when it is a mapping.
+pub(super) const WAIT_FOR: &[&str] = &["port", "address", "path"];
 
 /// Keys of `ls`, when it is a mapping.
 pub(super) const LS: &[&str] = &[
@@ -40,28 +65,10 @@ pub(super) const LS: &[&str] = &[
 ];
 
 /// Part of the language, but not of this version.
-pub(super) const LATER_FILE: &[&str] = &["secrets", "handlers"];
-pub(super) const LATER_PLAY: &[&str] = &["rollout", "handlers"];
+pub(super) const LATER_FILE: &[&str] = &["secrets"];
 pub(super) const LATER_SETTINGS: &[&str] = &["jump", "become"];
-pub(super) const LATER_ACTIONS: &[&str] = &[
-    "upload", "download", "wait_for", "assert", "set", "block", "rescue", "always", "include",
-];
-pub(super) const LATER_TASK: &[&str] = &[
-    "tags",
-    "when",
-    "loop",
-    "once",
-    "delegate_to",
-    "become",
-    "retry",
-    "fanout",
-    "creates",
-    "parse",
-    "table",
-    "changed_when",
-    "notify",
-    "template",
-];
+pub(super) const LATER_ACTIONS: &[&str] = &["upload", "download", "include"];
+pub(super) const LATER_TASK: &[&str] = &["delegate_to", "become", "parse", "table", "template"];
 
 /// What somebody who knows another tool would write.
 pub(super) fn foreign(key: &str) -> Option<&'static str> {
@@ -76,7 +83,16 @@ pub(super) fn foreign(key: &str) -> Option<&'static str> {
         "remote_user" | "ansible_user" | "username" => "the account is written `user: ...`",
         "environment" => "write `env:`",
         "chdir" | "workdir" | "dir" => "the working directory is written `cwd: ...`",
-        "forks" | "serial" | "parallel" => "how many hosts at once is written `fanout: 10`",
+        "serial" => "batches of hosts are written `rollout: {batches: [1, 25%]}`",
+        "max_fail_percentage" => "write `rollout: {max_failures: 5%}`",
+        "with_items" | "with_list" | "loop_control" | "foreach" => {
+            "write `loop: [a, b]`; the value is `item`"
+        }
+        "run_once" => "write `once: true`",
+        "set_fact" => "write `set: {name: value}`",
+        "if" | "only_if" | "unless" => "write `when:` with an expression",
+        "that" => "conditions are written `assert: [a == b, c > 1]`",
+        "forks" | "parallel" => "how many hosts at once is written `fanout: 10`",
         "gather_facts" => "nothing is gathered; remove it",
         "local_action" => "a command on this machine is written `local: ...`",
         "sleep" | "wait" => "write `pause: 30s`",
@@ -86,7 +102,9 @@ pub(super) fn foreign(key: &str) -> Option<&'static str> {
         "copy" | "put" => "sending files (`upload`) is not part of this version yet",
         "fetch" | "get" => "fetching files (`download`) is not part of this version yet",
         "roles" | "import_tasks" | "include_tasks" => "`include` is not part of this version yet",
-        "until" | "retries" | "delay" => "`retry` is not part of this version yet",
+        "until" | "retries" | "delay" => {
+            "write `retry: {times: 5, delay: 2s, until: result.code == 0}`"
+        }
         _ => return None,
     })
 }

@@ -4,6 +4,8 @@
 //! written, `validate` makes the [`model`] of it, [`template`] fills `${{ }}`, `shell` knows how a
 //! value is escaped for its place in shell text.
 
+mod control;
+mod expression;
 mod files;
 mod keys;
 pub mod model;
@@ -19,10 +21,15 @@ mod corpus;
 
 use std::sync::Arc;
 
-pub use model::{Action, Hosts, Line, Loaded, Located, Play, Playbook, Settings, Strategy, Task};
+pub use expression::{Condition, ConditionError, Filling};
+pub use model::{
+    Action, Block, Control, Hosts, Line, Loaded, Located, Play, Playbook, Retry, Rollout, Settings,
+    Share, Strategy, Task, WaitFor,
+};
 pub use template::{Name, RenderCause, RenderError, Scope, Template, TemplateError};
 
 use crate::diagnostic::{Diagnostic, Source};
+use crate::target::Vars;
 
 /// The largest playbook, in bytes. Callers look at a file's size before they read it.
 pub const MAX_BYTES: u64 = 4 << 20;
@@ -59,6 +66,30 @@ pub fn load(source: &Arc<Source>) -> Loaded {
         playbook,
         mistakes: found,
     }
+}
+
+/// Reads a file of variables (`-e @FILE`): one mapping, YAML or JSON.
+///
+/// # Errors
+/// All mistakes.
+pub fn variables(source: &Arc<Source>) -> Result<Vars, Vec<Diagnostic>> {
+    let tree::Tree { root, found, .. } = tree::parse(source);
+    let mut check = validate::Check::new(source);
+    let vars = root.as_ref().map(|root| check.vars(root));
+    let mut found = found;
+    found.extend(check.into_diagnostics());
+    match vars {
+        Some(vars) if found.is_empty() => Ok(vars),
+        None if found.is_empty() => Ok(Vars::new()),
+        Some(_) | None => Err(found),
+    }
+}
+
+/// A value from the command line, as it would be read if it stood unquoted in a playbook: `3` is a
+/// number, `true` is true, `1.10` and `yes` are text.
+#[must_use]
+pub fn plain_value(text: &str) -> serde_json::Value {
+    values::plain_json(text)
 }
 
 /// The mistake of a file that is larger than [`MAX_BYTES`].

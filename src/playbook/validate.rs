@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::control::Around;
 use super::keys;
-use super::model::{Action, Hosts, Line, Located, Play, Playbook, Settings, Strategy, Task};
+use super::model::{
+    Action, Block, Control, Hosts, Line, Located, Play, Playbook, Settings, Strategy, Task,
+};
 use super::shell::is_posix;
 use super::template::Template;
 use super::tree::{Entry, Kind, MAX_FOUND, Node};
@@ -32,7 +35,18 @@ pub(super) enum Level {
     Play,
     Defaults,
     Task,
+    Block,
     List,
+    Retry,
+    Rollout,
+    WaitFor,
+}
+
+/// Tasks in the order in which they stand, and what holds them together.
+#[derive(Default)]
+struct Listed {
+    tasks: Vec<Task>,
+    blocks: Vec<Block>,
 }
 
 impl Level {
@@ -42,7 +56,11 @@ impl Level {
             Self::Play => "a play",
             Self::Defaults => "`defaults`",
             Self::Task => "a task",
+            Self::Block => "a block",
             Self::List => "`ls`",
+            Self::Retry => "`retry`",
+            Self::Rollout => "`rollout`",
+            Self::WaitFor => "`wait_for`",
         }
     }
 
@@ -52,25 +70,28 @@ impl Level {
             Self::WholeFile => [
                 keys::FILE,
                 &keys::PLAY[1..4],
-                &keys::PLAY[5..],
+                &keys::PLAY[5..7],
                 keys::SETTINGS,
             ]
             .concat(),
             Self::Play => [keys::PLAY, keys::SETTINGS].concat(),
             Self::Defaults => keys::SETTINGS.to_vec(),
             Self::Task => [keys::ACTIONS, keys::TASK].concat(),
+            Self::Block => keys::BLOCK.to_vec(),
             Self::List => keys::LS.to_vec(),
+            Self::Retry => keys::RETRY.to_vec(),
+            Self::Rollout => keys::ROLLOUT.to_vec(),
+            Self::WaitFor => keys::WAIT_FOR.to_vec(),
         }
     }
 
     fn later(self) -> Vec<&'static str> {
         match self {
             Self::File => keys::LATER_FILE.to_vec(),
-            Self::WholeFile => [keys::LATER_FILE, keys::LATER_PLAY, keys::LATER_SETTINGS].concat(),
-            Self::Play => [keys::LATER_PLAY, keys::LATER_SETTINGS].concat(),
-            Self::Defaults => keys::LATER_SETTINGS.to_vec(),
+            Self::WholeFile => [keys::LATER_FILE, keys::LATER_SETTINGS].concat(),
+            Self::Play | Self::Defaults => keys::LATER_SETTINGS.to_vec(),
             Self::Task => [keys::LATER_ACTIONS, keys::LATER_TASK].concat(),
-            Self::List => Vec::new(),
+            Self::Block | Self::List | Self::Retry | Self::Rollout | Self::WaitFor => Vec::new(),
         }
     }
 }
@@ -190,9 +211,12 @@ impl<'a> Check<'a> {
             get(entries, "inventory").map_or_else(Vec::new, |node| self.plains("inventory", node));
         let vars = get(entries, "vars").map_or_else(Vars::new, |node| self.vars(node));
         let plays = match many {
-            Some(node) => self.plays(node, &defaults)?,
+            Some(node) => {
+                let handlers = self.handlers(entries, &defaults);
+                self.plays(node, &defaults, &handlers)?
+            }
             None => {
-                let mut play = self.play_entries(entries, root, &defaults)?;
+                let mut play = self.play_entries(entries, root, &defaults, &[])?;
                 // They are the file's, where they already stand.
                 play.vars = Vars::new();
                 vec![play]
@@ -214,7 +238,7 @@ impl<'a> Check<'a> {
         self.plain("name", node).map(|name| name.value)
     }
 
-    fn plays(&mut self, node: &Node, defaults: &Settings) -> Option<Vec<Play>> {
+    fn plays(&mut self, node: &Node, defaults: &Settings, handlers: &[Task]) -> Option<Vec<Play>> {
         let items = self.list("plays", node)?;
         if items.is_empty() || items.len() > MAX_LISTED {
             let message = if items.is_empty() {
@@ -234,7 +258,7 @@ impl<'a> Check<'a> {
                 continue;
             };
             self.check_keys(entries, Level::Play);
-            plays.extend(self.play_entries(entries, item, defaults));
+            plays.extend(self.play_entries(entries, item, defaults, handlers));
         }
         Some(plays)
     }
@@ -244,6 +268,7 @@ impl<'a> Check<'a> {
         entries: &[Entry],
         node: &Node,
         defaults: &Settings,
+        of_file: &[Task],
     ) -> Option<Play> {
         let settings = merged(defaults, self.settings(entries));
         let name = self.title(entries);
@@ -257,11 +282,18 @@ impl<'a> Check<'a> {
                 )
             })
             .unwrap_or_default();
-        let fanout = get(entries, "fanout")
-            .and_then(|node| self.whole("fanout", node, 1..100_001))
-            .and_then(|n| usize::try_from(n).ok());
+        let fanout = get(entries, "fanout").and_then(|node| self.fanout(node));
+        let rollout = get(entries, "rollout").and_then(|node| self.rollout(node));
         let vars = get(entries, "vars").map_or_else(Vars::new, |node| self.vars(node));
-        let tasks = self.tasks(entries, node, &settings);
+        let listed = self.tasks(entries, node, &settings).unwrap_or_default();
+        let mut handlers = self.handlers(entries, &settings);
+        // The play's own stand in for those of the file.
+        let own: Vec<String> = handlers.iter().filter_map(plain_name).collect();
+        let inherited = of_file
+            .iter()
+            .filter(|task| plain_name(task).is_some_and(|name| !own.contains(&name)));
+        handlers.splice(0..0, inherited.cloned());
+        self.check_notified(&listed.tasks, &handlers);
         let at = self.at(&node.span);
         Some(Play {
             name,
@@ -271,7 +303,10 @@ impl<'a> Check<'a> {
             fanout,
             vars,
             settings,
-            tasks: tasks.unwrap_or_default(),
+            tasks: listed.tasks,
+            blocks: listed.blocks,
+            handlers,
+            rollout,
             at,
         })
     }
@@ -351,7 +386,7 @@ impl<'a> Check<'a> {
         settings
     }
 
-    fn tasks(&mut self, entries: &[Entry], play: &Node, settings: &Settings) -> Option<Vec<Task>> {
+    fn tasks(&mut self, entries: &[Entry], play: &Node, settings: &Settings) -> Option<Listed> {
         let Some(node) = get(entries, "tasks") else {
             self.error(
                 "the play has no `tasks`".into(),
@@ -361,26 +396,128 @@ impl<'a> Check<'a> {
             );
             return None;
         };
-        let items = self.list("tasks", node)?;
+        let mut listed = Listed::default();
+        self.list_tasks("tasks", node, settings, &Around::default(), &mut listed)?;
+        let count = listed.tasks.len();
+        if count > MAX_LISTED {
+            let message = format!("more than {MAX_LISTED} tasks in one play");
+            self.error(message, node, "", None);
+            return None;
+        }
+        Some(listed)
+    }
+
+    /// Adds the tasks of a list, those of its blocks among them.
+    fn list_tasks(
+        &mut self,
+        key: &str,
+        node: &Node,
+        settings: &Settings,
+        around: &Around,
+        listed: &mut Listed,
+    ) -> Option<()> {
+        let items = self.list(key, node)?;
         if items.is_empty() || items.len() > MAX_LISTED {
             let message = if items.is_empty() {
-                "`tasks` is empty".into()
+                format!("`{key}` is empty")
             } else {
                 format!("more than {MAX_LISTED} tasks in one play")
             };
             self.error(message, node, "", None);
             return None;
         }
-        let tasks = items.iter().filter_map(|item| self.task(item, settings));
-        Some(tasks.collect())
+        for item in items {
+            match &item.kind {
+                Kind::Map(entries) if get(entries, "block").is_some() => {
+                    self.block(entries, settings, around, listed);
+                }
+                Kind::Map(_) | Kind::List(_) | Kind::Scalar { .. } => {
+                    listed.tasks.extend(self.task(item, settings, around));
+                }
+            }
+        }
+        Some(())
     }
 
-    fn task(&mut self, node: &Node, settings: &Settings) -> Option<Task> {
+    fn block(
+        &mut self,
+        entries: &[Entry],
+        settings: &Settings,
+        around: &Around,
+        listed: &mut Listed,
+    ) {
+        self.check_keys(entries, Level::Block);
+        let around = self.around(entries, around);
+        let mut part = |key: &str| {
+            let start = listed.tasks.len();
+            if let Some(node) = get(entries, key) {
+                self.list_tasks(key, node, settings, &around, listed);
+            }
+            start..listed.tasks.len()
+        };
+        let (body, rescue, always) = (part("block"), part("rescue"), part("always"));
+        listed.blocks.push(Block {
+            body,
+            rescue,
+            always,
+        });
+    }
+
+    /// Tasks that others notify, by their names.
+    fn handlers(&mut self, entries: &[Entry], settings: &Settings) -> Vec<Task> {
+        let Some(node) = get(entries, "handlers") else {
+            return Vec::new();
+        };
+        let mut handlers: Vec<Task> = Vec::new();
+        for item in self.list("handlers", node).unwrap_or_default() {
+            let Some(task) = self.task(item, settings, &Around::default()) else {
+                continue;
+            };
+            match plain_name(&task) {
+                None => {
+                    let help = Some("`notify` finds it by its name: `name: restart app`");
+                    self.error("a handler needs a plain `name`".into(), item, "", help);
+                }
+                Some(name)
+                    if handlers
+                        .iter()
+                        .any(|h| plain_name(h).as_ref() == Some(&name)) =>
+                {
+                    self.error(format!("a second handler `{name}`"), item, "", None);
+                }
+                Some(_) => handlers.push(task),
+            }
+        }
+        handlers
+    }
+
+    fn check_notified(&mut self, tasks: &[Task], handlers: &[Task]) {
+        let known: Vec<String> = handlers.iter().filter_map(plain_name).collect();
+        for notified in tasks.iter().chain(handlers).flat_map(|t| &t.control.notify) {
+            if known.contains(&notified.value) {
+                continue;
+            }
+            let near = did_you_mean(&notified.value, known.iter().map(String::as_str));
+            let help = match (near, known.is_empty()) {
+                (Some(near), _) => format!("did you mean `{near}`?"),
+                (None, true) => "define it under `handlers:` of the play".to_owned(),
+                (None, false) => format!("there are: {}", known.join(", ")),
+            };
+            let message = format!("no handler is named `{}`", notified.value);
+            self.error_at(message, notified.at.span.clone(), "", Some(&help));
+        }
+    }
+
+    fn task(&mut self, node: &Node, settings: &Settings, around: &Around) -> Option<Task> {
         let task = match &node.kind {
-            Kind::Map(entries) => self.task_entries(entries, node),
+            Kind::Map(entries) => self.task_entries(entries, node, around),
             Kind::Scalar { .. } => {
                 let action = self.line("run", node).map(Action::Run);
-                action.map(|action| self.bare_task(action, node))
+                action.map(|action| Task {
+                    vars: around.vars.clone(),
+                    control: self.control(&[], around),
+                    ..self.bare_task(action, node)
+                })
             }
             Kind::List(_) => {
                 self.error(
@@ -410,11 +547,12 @@ impl<'a> Check<'a> {
             on_failure: None,
             register: None,
             vars: Vars::new(),
+            control: Control::default(),
             at: self.at(&node.span),
         }
     }
 
-    fn task_entries(&mut self, entries: &[Entry], node: &Node) -> Option<Task> {
+    fn task_entries(&mut self, entries: &[Entry], node: &Node, around: &Around) -> Option<Task> {
         let known = self.check_keys(entries, Level::Task);
         let action = self.action(entries, node, known);
         self.check_fit(entries);
@@ -424,6 +562,8 @@ impl<'a> Check<'a> {
             action.unwrap_or(Action::Pause(std::time::Duration::ZERO)),
             node,
         );
+        task.vars.clone_from(&around.vars);
+        task.control = self.control(entries, around);
         for Entry { key, value, .. } in entries {
             match key.as_str() {
                 "name" => task.name = self.template(key, value),
@@ -435,7 +575,7 @@ impl<'a> Check<'a> {
                 "ok_codes" => task.ok_codes = self.ok_codes(value),
                 "on_failure" => task.on_failure = self.on_failure(value),
                 "register" => task.register = self.register(value),
-                "vars" => task.vars = self.vars(value),
+                "vars" => task.vars.extend(self.vars(value)),
                 _ => {}
             }
         }
@@ -457,8 +597,7 @@ impl<'a> Check<'a> {
 
     fn action(&mut self, entries: &[Entry], node: &Node, known: bool) -> Option<Action> {
         let is_action = |e: &&Entry| {
-            keys::ACTIONS.contains(&e.key.as_str())
-                || keys::LATER_ACTIONS[..6].contains(&e.key.as_str())
+            keys::ACTIONS.contains(&e.key.as_str()) || keys::LATER_ACTIONS.contains(&e.key.as_str())
         };
         let actions: Vec<&Entry> = entries.iter().filter(is_action).collect();
         let Some(first) = actions.first() else {
@@ -488,6 +627,9 @@ impl<'a> Check<'a> {
             "ls" => self.listing(value),
             "print" => self.template(key, value).map(Action::Print),
             "pause" => self.duration(key, value, true).map(Action::Pause),
+            "assert" => self.assert(entries, value),
+            "set" => self.set(value),
+            "wait_for" => self.wait_for(value),
             "script" => {
                 let args =
                     get(entries, "args").map_or_else(Vec::new, |node| self.templates("args", node));
@@ -503,9 +645,17 @@ impl<'a> Check<'a> {
         let has = |key: &str| entries.iter().find(|e| e.key == key);
         let of_process = ["env", "cwd", "shell", "stdin", "ok_codes"];
         let of_result = ["timeout", "register"];
+        let of_trying = ["retry", "creates", "changed_when"];
+        let nothing = [&of_process[..], &of_result, &of_trying].concat();
         for (action, useless) in [
-            ("print", [&of_process[..], &of_result].concat()),
-            ("pause", [&of_process[..], &of_result].concat()),
+            ("print", [&nothing[..], &["notify"]].concat()),
+            ("pause", [&nothing[..], &["notify"]].concat()),
+            ("assert", [&nothing[..], &["notify"]].concat()),
+            ("set", [&nothing[..], &["notify"]].concat()),
+            (
+                "wait_for",
+                [&of_process[..], &["register"], &of_trying].concat(),
+            ),
             ("ls", of_process.to_vec()),
         ] {
             if has(action).is_none() {
@@ -521,6 +671,20 @@ impl<'a> Check<'a> {
                     );
                 }
             }
+        }
+        for (key, action) in [
+            ("message", "assert"),
+            ("rescue", "block"),
+            ("always", "block"),
+        ] {
+            if let (Some(entry), None) = (has(key), has(action)) {
+                let message = format!("`{key}` goes with `{action}`");
+                self.error_at(message, entry.key_span.clone(), "", None);
+            }
+        }
+        if let (Some(entry), Some(_)) = (has("fanout").or(has("rollout")), has("once")) {
+            let message = format!("`{}` has no effect beside `once`", entry.key);
+            self.error_at(message, entry.key_span.clone(), "", Some("remove it"));
         }
         if let (Some(entry), None) = (has("args"), has("script")) {
             self.error_at(
@@ -584,9 +748,6 @@ impl<'a> Check<'a> {
             all = false;
             // A misspelt `vars` or `register`, a `set` of a later version.
             self.doubt_names_in(&entry.value);
-            if key == "loop" {
-                self.doubt(["item".into()]);
-            }
             let (message, help) = if later.contains(&key) {
                 (
                     format!(
@@ -638,6 +799,11 @@ fn unknown_help(key: &str, allowed: &[&str], later: &[&str], level: Level) -> St
 
 pub(super) fn get<'n>(entries: &'n [Entry], key: &str) -> Option<&'n Node> {
     entries.iter().find(|e| e.key == key).map(|e| &*e.value)
+}
+
+/// The name of a task, if it has one without values to fill in.
+fn plain_name(task: &Task) -> Option<String> {
+    task.name.as_ref()?.literal().map(str::to_owned)
 }
 
 /// The play's own settings win; `env` is joined name by name.

@@ -19,7 +19,7 @@ use super::{Ink, Renderer};
 use crate::event::{Block, Event, RunInfo, Severity, Stream, What};
 use crate::job::{TaskId, TaskRef};
 use crate::listing::Entry;
-use crate::outcome::{HostProblem, Outcome};
+use crate::outcome::{Effort, HostProblem, Outcome};
 use crate::recap::Recap;
 use crate::target::HostName;
 use crate::text;
@@ -192,7 +192,7 @@ impl TextRenderer {
         &self,
         host: &HostName,
         task: &TaskRef,
-        outcome: &Outcome,
+        (outcome, ending): (&Outcome, String),
         took: Duration,
         ink: &mut Ink,
     ) {
@@ -203,24 +203,22 @@ impl TextRenderer {
         if good && (!self.talk() || (calm || shown) && !self.verbose(1)) {
             return;
         }
-        let ending = if good {
-            String::new()
-        } else {
-            outcome.to_string()
-        };
-        let ending = text::printable(ending.as_bytes()).into_owned();
         let line = if self.options.terminal {
-            let (kind, mark) = if good {
-                (Kind::Good, "✓")
-            } else {
-                (Kind::Bad, "✗")
+            let (kind, mark) = match outcome {
+                Outcome::Skipped { .. } => (Kind::Dim, "-"),
+                _ if good => (Kind::Good, "✓"),
+                _ => (Kind::Bad, "✗"),
             };
             let left = [self.shown_name(host), task.name.to_string(), ending];
             let left = left.join("   ");
             let left = format!("{} {}", self.styles.paint(kind, mark), left.trim_end());
             right_aligned(&left, &text::duration(took), self.options.columns)
         } else {
-            let word = if good { "ok  " } else { "FAIL" };
+            let word = match outcome {
+                Outcome::Skipped { .. } => "skip",
+                _ if good => "ok  ",
+                _ => "FAIL",
+            };
             let place = task
                 .place
                 .as_ref()
@@ -232,6 +230,26 @@ impl TextRenderer {
             format!("{line}  {}{place}", text::duration(took))
         };
         say(ink, &line);
+    }
+
+    /// What is said of an ending besides that it was good or bad.
+    fn ending(&self, outcome: &Outcome, effort: Effort, rescued: bool) -> String {
+        let good = matches!(outcome, Outcome::Ok { .. });
+        let mut parts = vec![if good {
+            String::new()
+        } else {
+            outcome.to_string()
+        }];
+        if let Some(items) = effort.items.filter(|items| items.failed > 0) {
+            parts.push(format!("{} of {} items failed", items.failed, items.all));
+        } else if let Some(items) = effort.items {
+            parts.push(text::count(items.all as usize, "item"));
+        } else if effort.attempts > 1 {
+            parts.push(text::count(effort.attempts as usize, "attempt"));
+        }
+        parts.extend(rescued.then(|| "rescued".to_owned()));
+        parts.retain(|part| !part.is_empty());
+        text::printable(parts.join("  ").as_bytes()).into_owned()
     }
 
     fn problem(&self, host: &HostName, problem: &HostProblem, ink: &mut Ink) {
@@ -367,10 +385,12 @@ impl Renderer for TextRenderer {
                 task,
                 outcome,
                 took,
+                rescued,
+                effort,
                 tally: _,
-                rescued: _,
             } => {
-                self.task_end(host, task, outcome, *took, ink);
+                let ending = self.ending(outcome, *effort, *rescued);
+                self.task_end(host, task, (outcome, ending), *took, ink);
             }
             What::HostProblem { host, problem } => self.problem(host, problem, ink),
             What::Diagnostic {
@@ -433,15 +453,19 @@ fn detail(what: &What) -> Option<(i8, String)> {
         }
         What::Retry {
             host,
+            task,
             attempt,
             delay,
             reason,
         } => {
             let reason = text::printable(reason.as_bytes());
+            let task = task
+                .as_ref()
+                .map_or(String::new(), |task| format!("{}: ", task.name));
             (
                 1,
                 format!(
-                    "{host}: attempt {attempt} in {}: {reason}",
+                    "{host}: {task}attempt {attempt} in {}: {reason}",
                     text::duration(*delay)
                 ),
             )

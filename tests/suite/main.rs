@@ -34,6 +34,7 @@ mod architecture;
 mod endings;
 mod fixtures;
 mod identity;
+mod language;
 mod links;
 mod ls;
 mod mistakes;

@@ -35,7 +35,7 @@ fn on_sandbox(command: &str, hosts: &str) -> Fanrun {
 
 #[test]
 fn the_examples_run_on_the_sandbox() {
-    for name in ["tour", "uptime", "disk-usage", "ci-smoke"] {
+    for name in ["tour", "uptime", "disk-usage", "ci-smoke", "rolling-deploy"] {
         let path = here(&format!("playbooks/{name}.yml"));
         Fanrun::new(["run", &path, "--sandbox", "3"])
             .within(Duration::from_secs(60))
