@@ -458,6 +458,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_rescue_took_over_is_counted_apart_and_is_no_failure() {
+        let failed = |rescued| What::TaskEnd {
+            host: host(1),
+            task: task(),
+            outcome: Outcome::Failed(Failure::Exit(ExitStatus::Exited(3))),
+            took: Duration::ZERO,
+            tally: None,
+            rescued,
+            effort: crate::outcome::Effort::default(),
+        };
+        let sums = recap([failed(true), failed(true)]);
+        assert_eq!(sums.tasks, BTreeMap::from([("rescued", 2)]));
+        assert!(sums.failures.is_empty());
+        let sums = recap([failed(true), failed(false)]);
+        assert_eq!(sums.tasks, BTreeMap::from([("failed", 1), ("rescued", 1)]));
+        assert_eq!(sums.verdict(), Verdict::TaskFailed);
+    }
+
+    #[test]
     fn the_table_of_exit_codes_is_an_interface() {
         let codes = [
             (Verdict::Ok, 0),

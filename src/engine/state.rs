@@ -215,6 +215,8 @@ struct Turn {
     of_task: Option<TaskTurn>,
     /// A task that one host does for all: its place.
     once: Option<usize>,
+    /// Such tasks that have been done: later batches pass them by.
+    was_once: Vec<usize>,
     /// A wait between two batches is going on.
     waits: bool,
 }
@@ -488,6 +490,7 @@ impl RunState {
     fn pass_on(&mut self, id: HostId, failed: bool, now: Duration) {
         let at = self.host(id).next;
         if self.turn.once.take_if(|once| *once == at).is_some() {
+            self.turn.was_once.push(at);
             self.take_others_along(id, at, failed, now);
         }
         match self.walk(id, failed) {
@@ -551,7 +554,12 @@ impl RunState {
             .filter(|other| waits(&self.hosts[other.0 as usize]))
             .copied()
             .collect();
-        for other in others {
+        self.pass_by(others, failed, now);
+    }
+
+    /// Moves hosts past a task that another one has done for them.
+    fn pass_by(&mut self, hosts: impl IntoIterator<Item = HostId>, failed: bool, now: Duration) {
+        for other in hosts {
             let host = self.host(other);
             host.not_ended = host.not_ended.saturating_sub(1);
             match self.walk(other, failed) {
@@ -567,6 +575,7 @@ impl RunState {
     fn leave_once(&mut self, id: HostId, now: Duration) {
         let at = self.host(id).next;
         if self.turn.once.take_if(|once| *once == at).is_some() {
+            self.turn.was_once.push(at);
             self.take_others_along(id, at, true, now);
         }
     }
@@ -839,6 +848,10 @@ impl RunState {
         self.turn.limit = None;
         match play.tasks[at].gate.clone() {
             Gate::None | Gate::Together => {}
+            Gate::Once if self.turn.was_once.contains(&at) => {
+                self.pass_by(there, false, now);
+                return self.release(now);
+            }
             Gate::Once => {
                 there.truncate(1);
                 self.turn.once = Some(at);

@@ -543,6 +543,24 @@ fn a_rollout_goes_in_batches_and_stops_when_too_many_fail() {
 }
 
 #[test]
+fn later_batches_pass_by_what_was_done_once() {
+    let text = "hosts: all
+rollout: {batches: [1, 2]}
+tasks:
+  - {name: before, run: echo}
+  - {name: once, once: true, run: echo x, register: x}
+  - {name: after, print: '${{ x.stdout }}'}
+";
+    let (dir, run) = on_sandbox(5, text);
+    let events = events_of(run, dir.path(), 0);
+    check_stream(&events);
+    let ends = of_type(&events, "task_end");
+    assert_eq!(ends.iter().filter(|end| end["name"] == "once").count(), 1);
+    assert_eq!(ends.len(), 11);
+    assert_eq!(of_type(&events, "batch_start").len(), 3);
+}
+
+#[test]
 fn a_task_may_have_a_fanout_and_batches_of_its_own() {
     let text = "hosts: all
 tasks:
