@@ -128,7 +128,7 @@ impl Lane {
     /// Does what a job says, once. The task begins when its command has been sent.
     pub(super) async fn attempt(&mut self, job: &Job, turn: &mut Turn) -> Result<Followed, Halt> {
         let desk = Arc::clone(&self.desk);
-        let way = desk.plan.way(self.id, job.task.id.play);
+        let way = desk.plan.way_of(self.id, job.task.id);
         match &job.action {
             Action::Run(command) => {
                 let process = self
@@ -226,7 +226,7 @@ impl Lane {
             let folder = std::path::Path::new(job.cwd.as_deref().unwrap_or(""));
             return Ok(Ok(folder.join(path).symlink_metadata().is_ok()));
         }
-        let way = self.desk.plan.way(self.id, job.task.id.play);
+        let way = self.desk.plan.way_of(self.id, job.task.id);
         self.exists_there(&way, path, job.cwd.clone()).await
     }
 

@@ -177,6 +177,7 @@ fn plain_task(play: usize, name: String, action: Action, timeout: Option<Duratio
         control: playbook::Control::default(),
         notify: Vec::new(),
         handler: false,
+        delegate: None,
         source: None,
         env: Vec::new(),
         cwd: None,
@@ -323,9 +324,51 @@ impl<'a> Draft<'a> {
             added.blocks = play.blocks;
             added.rollout = play.rollout;
             let places = control::handler_places(added);
+            let mut delegated = Vec::new();
             for task in &mut added.tasks {
+                delegated.extend(
+                    task.control
+                        .delegate_to
+                        .clone()
+                        .map(|to| (task.reference.id, to)),
+                );
                 let place = |name: &playbook::Located<String>| places.get(&name.value).copied();
                 task.notify = task.control.notify.iter().filter_map(place).collect();
+            }
+            self.delegate(delegated, &play.settings);
+        }
+    }
+
+    /// Finds the ways to the hosts that do tasks on behalf of others.
+    fn delegate(
+        &mut self,
+        tasks: Vec<(TaskId, playbook::Located<String>)>,
+        settings: &playbook::Settings,
+    ) {
+        let mut known: HashMap<HostName, Arc<Way>> = HashMap::new();
+        for (id, to) in tasks {
+            let hosts = self.select_at(&to.value, &to.at);
+            let [host] = hosts.as_slice() else {
+                if !hosts.is_empty() {
+                    let message = format!("`{}` is more than one host", to.value);
+                    let mistake = Diagnostic::error(message).at(&to.at.source, to.at.span, "");
+                    self.errors
+                        .push(mistake.help("a task is delegated to one host"));
+                }
+                continue;
+            };
+            let way = match known.get(&host.name) {
+                Some(way) => Arc::clone(way),
+                None => {
+                    let way = Arc::new(self.way(host, settings));
+                    known.insert(host.name.clone(), Arc::clone(&way));
+                    way
+                }
+            };
+            let play = self.plays.last_mut().map(|play| &mut play.tasks);
+            let task = play.and_then(|tasks| tasks.iter_mut().find(|t| t.reference.id == id));
+            if let Some(task) = task {
+                task.delegate = Some(way);
             }
         }
     }
@@ -664,6 +707,7 @@ fn merge(
         control: task.control,
         notify: Vec::new(),
         handler: false,
+        delegate: None,
         source: Some(source),
         env,
         cwd: task.cwd.or_else(|| play.cwd.clone()),

@@ -287,6 +287,8 @@ impl Task {
             let until = until.map_or(String::new(), |u| format!(" until {}", u.text().trim()));
             format!("up to {times}{until}")
         }));
+        let delegate = control.delegate_to.as_ref();
+        words.extend(delegate.map(|to| format!("done on {}", to.value)));
         words.extend(control.fanout.map(|hosts| format!("on {hosts} at a time")));
         let notify = control
             .notify

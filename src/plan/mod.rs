@@ -78,6 +78,8 @@ pub struct Task {
     pub notify: Vec<u16>,
     /// It is only done where something notified it.
     pub handler: bool,
+    /// How the host is reached on which it is done instead.
+    delegate: Option<Arc<Way>>,
     /// The text that it was written in.
     source: Option<Arc<Source>>,
     env: Vec<(String, Template)>,
@@ -143,6 +145,13 @@ impl Plan {
             .get(usize::from(play.0))
             .and_then(|play| play.ways.get(&host));
         way.map_or_else(|| Arc::new(Way::Local), Arc::clone)
+    }
+
+    /// How the host is reached on which a task is done for `host`.
+    #[must_use]
+    pub fn way_of(&self, host: HostId, task: TaskId) -> Arc<Way> {
+        let delegate = self.task(task).delegate.as_ref();
+        delegate.map_or_else(|| self.way(host, task.play), Arc::clone)
     }
 
     /// Whether another task follows in the same play.

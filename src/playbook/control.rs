@@ -57,6 +57,7 @@ impl Check<'_> {
                 "once" => control.once = self.yes_no(key, value),
                 "fanout" => control.fanout = self.fanout(value),
                 "rollout" => control.rollout = self.rollout(value),
+                "delegate_to" => control.delegate_to = self.plain(key, value),
                 _ => {}
             }
         }

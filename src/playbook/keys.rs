@@ -46,6 +46,7 @@ pub(super) const TASK: &[&str] = &[
     "once",
     "fanout",
     "rollout",
+    "delegate_to",
     "rescue",
     "always",
 ];
@@ -68,7 +69,7 @@ pub(super) const LS: &[&str] = &[
 pub(super) const LATER_FILE: &[&str] = &["secrets"];
 pub(super) const LATER_SETTINGS: &[&str] = &["jump", "become"];
 pub(super) const LATER_ACTIONS: &[&str] = &["upload", "download", "include"];
-pub(super) const LATER_TASK: &[&str] = &["delegate_to", "become", "parse", "table", "template"];
+pub(super) const LATER_TASK: &[&str] = &["become", "parse", "table", "template"];
 
 /// What somebody who knows another tool would write.
 pub(super) fn foreign(key: &str) -> Option<&'static str> {

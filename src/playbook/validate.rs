@@ -648,10 +648,14 @@ impl<'a> Check<'a> {
         let of_trying = ["retry", "creates", "changed_when"];
         let nothing = [&of_process[..], &of_result, &of_trying].concat();
         for (action, useless) in [
-            ("print", [&nothing[..], &["notify"]].concat()),
-            ("pause", [&nothing[..], &["notify"]].concat()),
-            ("assert", [&nothing[..], &["notify"]].concat()),
-            ("set", [&nothing[..], &["notify"]].concat()),
+            ("print", [&nothing[..], &["notify", "delegate_to"]].concat()),
+            ("pause", [&nothing[..], &["notify", "delegate_to"]].concat()),
+            (
+                "assert",
+                [&nothing[..], &["notify", "delegate_to"]].concat(),
+            ),
+            ("set", [&nothing[..], &["notify", "delegate_to"]].concat()),
+            ("local", vec!["delegate_to"]),
             (
                 "wait_for",
                 [&of_process[..], &["register"], &of_trying].concat(),

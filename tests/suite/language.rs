@@ -606,6 +606,30 @@ tasks:
 }
 
 #[test]
+fn a_task_can_be_done_on_another_host_on_behalf_of_each() {
+    let text = "hosts: sandbox-[1-2]
+tasks:
+  - {name: own, run: 'echo ${HOME##*/}', register: own}
+  - {name: there, delegate_to: sandbox-3, run: 'echo ${HOME##*/} ${{ own.stdout }}', register: there}
+  - {name: back, run: 'echo ${HOME##*/}', register: back}
+  - {name: here, delegate_to: localhost, run: 'echo \"${FANRUN_SANDBOX-none}\"', register: here}
+  - assert: [back.stdout == own.stdout, there.stdout == 'sandbox-3 ' ~ host.name, here.stdout == 'none']
+";
+    let (dir, run) = on_sandbox(3, text);
+    let events = events_of(run, dir.path(), 0);
+    check_stream(&events);
+    let (_dir, run) = on_sandbox(
+        3,
+        "hosts: sandbox-1\ntasks:\n  - {run: x, delegate_to: all}\n  - {run: x, delegate_to: sandbox-9}\n",
+    );
+    run.expect(
+        2,
+        "",
+        holds(["p.yml:3:27", "`all` is more than one host", "p.yml:4:27"]),
+    );
+}
+
+#[test]
 fn the_language_works_over_a_real_sshd() {
     let sshd = Sshd::builder().addresses(3).start();
     let root = sshd.directory().join("work");
