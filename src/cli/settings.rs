@@ -132,7 +132,7 @@ pub(super) async fn plan_of(
         path: path.to_owned(),
         text: text.into(),
     });
-    let loaded = playbook::load(&source);
+    let loaded = playbook::load(&source, &read_tasks);
     let more = loaded.playbook.as_ref();
     let more = more.map_or_else(Vec::new, |playbook| playbook_inventories(playbook, args));
     let (ready, mut mistakes) = prepare_for(args, work, &more).await?;
@@ -201,6 +201,22 @@ fn read_text(path: &Path, limit: u64) -> Result<String, Fault> {
             "is not UTF-8 text: the byte at offset {at} does not belong there"
         ))
     })
+}
+
+/// A file of tasks that a playbook includes.
+fn read_tasks(path: &Path) -> Result<String, String> {
+    let fault = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("does not exist ({})", path.display()),
+        _ => format!("cannot be read: {error}"),
+    };
+    let file = std::fs::File::open(path).map_err(fault)?;
+    let mut text = String::new();
+    let read = file.take(playbook::MAX_BYTES + 1).read_to_string(&mut text);
+    read.map_err(fault)?;
+    if text.len() as u64 > playbook::MAX_BYTES {
+        return Err(format!("is larger than {} MiB", playbook::MAX_BYTES >> 20));
+    }
+    Ok(text)
 }
 
 /// `None` where none is named.

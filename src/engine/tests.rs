@@ -64,7 +64,9 @@ fn playbook(text: &str, ground: &Ground) -> Plan {
         path: "test.yml".into(),
         text: text.into(),
     };
-    let loaded = crate::playbook::load(&Arc::new(source)).sound().unwrap();
+    let loaded = crate::playbook::load(&Arc::new(source), &|_| Err("is missing".into()))
+        .sound()
+        .unwrap();
     crate::plan::build(loaded, ground).unwrap().plan
 }
 

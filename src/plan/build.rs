@@ -69,12 +69,6 @@ pub enum PlanError {
 /// All mistakes that can be found without connecting to anything.
 pub fn build(playbook: Playbook, ground: &Ground) -> Result<Built, PlanError> {
     let mut draft = Draft::new(ground);
-    let folder = playbook
-        .source
-        .path
-        .parent()
-        .unwrap_or(Path::new(""))
-        .to_owned();
     draft.doubtful = playbook.doubtful;
     let mut started = false;
     let mut names = Vec::new();
@@ -82,7 +76,7 @@ pub fn build(playbook: Playbook, ground: &Ground) -> Result<Built, PlanError> {
         let named = play.tasks.iter().filter_map(|task| task.name.as_ref());
         names.extend(named.map(|name| name.text().to_owned()));
         ground.selection.apply(&mut play, &mut started);
-        draft.add_play(play, &folder);
+        draft.add_play(play);
     }
     if started && draft.plays.iter().all(|play| play.tasks.is_empty()) {
         draft.empty.push("no task is selected".to_owned());
@@ -257,7 +251,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn add_play(&mut self, play: playbook::Play, folder: &Path) {
+    fn add_play(&mut self, play: playbook::Play) {
         let mistakes = self.errors.len();
         let (name, hosts) = match &play.hosts {
             Hosts::Patterns(patterns) => {
@@ -298,7 +292,7 @@ impl<'a> Draft<'a> {
                 index: u16::try_from(index).unwrap_or(u16::MAX),
             };
             let register = task.register.clone();
-            match merge(id, task, &play.settings, folder) {
+            match merge(id, task, &play.settings) {
                 Ok(task) => tasks.push(Task {
                     handler: index >= first_handler,
                     ..task
@@ -320,23 +314,30 @@ impl<'a> Draft<'a> {
             play.vars,
             &play.settings,
         );
-        if let Some(added) = self.plays.last_mut() {
-            added.blocks = play.blocks;
-            added.rollout = play.rollout;
-            let places = control::handler_places(added);
-            let mut delegated = Vec::new();
-            for task in &mut added.tasks {
-                delegated.extend(
-                    task.control
-                        .delegate_to
-                        .clone()
-                        .map(|to| (task.reference.id, to)),
-                );
-                let place = |name: &playbook::Located<String>| places.get(&name.value).copied();
-                task.notify = task.control.notify.iter().filter_map(place).collect();
-            }
-            self.delegate(delegated, &play.settings);
+        self.join_tasks(play.blocks, play.rollout, &play.settings);
+    }
+
+    /// What holds the tasks of the play together that was added last.
+    fn join_tasks(
+        &mut self,
+        blocks: Vec<playbook::Block>,
+        rollout: Option<playbook::Rollout>,
+        settings: &playbook::Settings,
+    ) {
+        let Some(play) = self.plays.last_mut() else {
+            return;
+        };
+        play.blocks = blocks;
+        play.rollout = rollout;
+        let places = control::handler_places(play);
+        let mut delegated = Vec::new();
+        for task in &mut play.tasks {
+            let to = task.control.delegate_to.clone();
+            delegated.extend(to.map(|to| (task.reference.id, to)));
+            let place = |name: &playbook::Located<String>| places.get(&name.value).copied();
+            task.notify = task.control.notify.iter().filter_map(place).collect();
         }
+        self.delegate(delegated, settings);
     }
 
     /// Finds the ways to the hosts that do tasks on behalf of others.
@@ -679,7 +680,6 @@ fn merge(
     id: TaskId,
     task: playbook::Task,
     play: &playbook::Settings,
-    folder: &Path,
 ) -> Result<Task, Box<Diagnostic>> {
     let name = task_name(&task);
     let source = Arc::clone(&task.at.source);
@@ -703,7 +703,7 @@ fn merge(
             place: Some(place.into()),
         },
         on_failure: task.on_failure.or(play.on_failure).unwrap_or_default(),
-        action: step(task.action, folder)?,
+        action: step(task.action, source.path.parent().unwrap_or(Path::new("")))?,
         control: task.control,
         notify: Vec::new(),
         handler: false,

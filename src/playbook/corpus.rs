@@ -14,8 +14,12 @@ fn source(text: &str) -> Arc<Source> {
     })
 }
 
+fn no_file(_: &std::path::Path) -> Result<String, String> {
+    Err("does not exist".into())
+}
+
 fn good(text: &str) -> Playbook {
-    load(&source(text))
+    load(&source(text), &no_file)
         .sound()
         .unwrap_or_else(|found| panic!("{}", told(&found)))
 }
@@ -356,7 +360,10 @@ fn hostile_texts_end_quickly_in_an_error() {
     ];
     for (name, text) in texts {
         let start = Instant::now();
-        let found = load(&source(&text)).sound().map(|_| ()).expect_err(name);
+        let found = load(&source(&text), &no_file)
+            .sound()
+            .map(|_| ())
+            .expect_err(name);
         let took = start.elapsed();
         assert!(
             !found.is_empty() && found.len() <= 2 * tree::MAX_FOUND,
@@ -370,7 +377,10 @@ fn hostile_texts_end_quickly_in_an_error() {
 #[test]
 fn a_file_that_is_too_large_is_not_looked_into() {
     let text = "#".repeat(usize::try_from(MAX_BYTES).unwrap() + 1);
-    let found = load(&source(&text)).sound().map(|_| ()).unwrap_err();
+    let found = load(&source(&text), &no_file)
+        .sound()
+        .map(|_| ())
+        .unwrap_err();
     assert_eq!(
         told(&found),
         "0:0 `p.yml` is larger than 4 MiB, which is the most a playbook can be\n"
@@ -409,7 +419,7 @@ fn edited_playbooks_never_panic() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     for _ in 0..EDITED {
         let text = edits.new_tree(&mut runner).unwrap().current();
-        if let Err(found) = load(&source(&text)).sound() {
+        if let Err(found) = load(&source(&text), &no_file).sound() {
             assert!(!found.is_empty());
             for at in found.iter().filter_map(|d| d.at.as_ref()) {
                 assert!(
@@ -1216,7 +1226,7 @@ mod bad {
     use super::*;
 
     fn check(text: &str) -> String {
-        load(&source(text))
+        load(&source(text), &no_file)
             .sound()
             .map_or_else(|found| told(&found), |_| "accepted\n".to_owned())
     }
@@ -1405,7 +1415,7 @@ mod bad {
             "hosts: all\ntasks:\n  - upload: a\n  - include: b.yml\n  - run: a\n    parse: df\n",
             &[
                 "3:5 `upload` is part of the playbook language but this version cannot do it yet",
-                "4:5 `include` is part of the playbook language but this version cannot do it yet",
+                "4:14 `include: b.yml` does not exist",
                 "6:5 `parse` is part of the playbook language but this version cannot do it yet",
             ],
         ),
@@ -1500,7 +1510,7 @@ mod bad {
                 "3:12 `block` is empty",
                 "5:13 `rescue` must be a list, not text",
                 "6:5 `rescue` goes with `block`",
-                "6:5 the task does nothing [add one of: run, script, local, ls, print, pause, assert, set, wait_for, block]",
+                "6:5 the task does nothing [add one of: run, script, local, ls, print, pause, assert, set, wait_for, block, include]",
                 "8:5 `always` goes with `block`",
             ],
         ),
@@ -1515,7 +1525,7 @@ mod bad {
         (
             "hosts: all\ntasks:\n  - block:\n      - block: [{run: a, b: c}]\n",
             &[
-                "4:26 unknown key `b` in a task [allowed here: run, script, local, ls, print, pause, assert, set, wait_for, block, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
+                "4:26 unknown key `b` in a task [allowed here: run, script, local, ls, print, pause, assert, set, wait_for, block, include, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
             ],
         ),
         (
@@ -1630,7 +1640,7 @@ mod bad {
         (
             "hosts: all\ntasks:\n  - name: nothing\n",
             &[
-                "3:5 the task does nothing [add one of: run, script, local, ls, print, pause, assert, set, wait_for, block]",
+                "3:5 the task does nothing [add one of: run, script, local, ls, print, pause, assert, set, wait_for, block, include]",
             ],
         ),
         (
@@ -1911,8 +1921,8 @@ mod bad {
         (
             "hosts: all\ntasks:\n  - run: a\n    hosts: b\n    user: c\n",
             &[
-                "4:5 unknown key `hosts` in a task [it is a key of a play; allowed here: run, script, local, ls, print, pause, assert, set, wait_for, block, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
-                "5:5 unknown key `user` in a task [it is a key of a play; allowed here: run, script, local, ls, print, pause, assert, set, wait_for, block, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
+                "4:5 unknown key `hosts` in a task [it is a key of a play; allowed here: run, script, local, ls, print, pause, assert, set, wait_for, block, include, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
+                "5:5 unknown key `user` in a task [it is a key of a play; allowed here: run, script, local, ls, print, pause, assert, set, wait_for, block, include, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
             ],
         ),
     ];

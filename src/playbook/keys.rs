@@ -21,6 +21,7 @@ pub(super) const SETTINGS: &[&str] = &[
 /// What a task can do; exactly one of them.
 pub(super) const ACTIONS: &[&str] = &[
     "run", "script", "local", "ls", "print", "pause", "assert", "set", "wait_for", "block",
+    "include",
 ];
 /// Keys of a task besides [`ACTIONS`].
 pub(super) const TASK: &[&str] = &[
@@ -52,6 +53,8 @@ pub(super) const TASK: &[&str] = &[
 ];
 /// Keys of a block.
 pub(super) const BLOCK: &[&str] = &["name", "block", "rescue", "always", "when", "tags", "vars"];
+/// Keys of an `include`.
+pub(super) const INCLUDE: &[&str] = &["name", "include", "when", "tags", "vars"];
 /// Keys of `retry`, when it is a mapping.
 pub(super) const RETRY: &[&str] = &["times", "delay", "backoff", "max_delay", "until"];
 /// Keys of `rollout`.
@@ -68,7 +71,7 @@ pub(super) const LS: &[&str] = &[
 /// Part of the language, but not of this version.
 pub(super) const LATER_FILE: &[&str] = &["secrets"];
 pub(super) const LATER_SETTINGS: &[&str] = &["jump", "become"];
-pub(super) const LATER_ACTIONS: &[&str] = &["upload", "download", "include"];
+pub(super) const LATER_ACTIONS: &[&str] = &["upload", "download"];
 pub(super) const LATER_TASK: &[&str] = &["become", "parse", "table", "template"];
 
 /// What somebody who knows another tool would write.
@@ -102,7 +105,7 @@ pub(super) fn foreign(key: &str) -> Option<&'static str> {
         "private_key" | "key" | "identity_file" => "a private key file is written `identity: ...`",
         "copy" | "put" => "sending files (`upload`) is not part of this version yet",
         "fetch" | "get" => "fetching files (`download`) is not part of this version yet",
-        "roles" | "import_tasks" | "include_tasks" => "`include` is not part of this version yet",
+        "roles" | "import_tasks" | "include_tasks" => "write `include: tasks.yml`",
         "until" | "retries" | "delay" => {
             "write `retry: {times: 5, delay: 2s, until: result.code == 0}`"
         }

@@ -19,6 +19,7 @@ mod values;
 #[cfg(test)]
 mod corpus;
 
+use std::path::Path;
 use std::sync::Arc;
 
 pub use expression::{Condition, ConditionError, Filling};
@@ -28,15 +29,18 @@ pub use model::{
 };
 pub use template::{Name, RenderCause, RenderError, Scope, Template, TemplateError};
 
-use crate::diagnostic::{Diagnostic, Source};
+pub use validate::Reader;
+
+use crate::diagnostic::{At, Diagnostic, Source};
 use crate::target::Vars;
 
 /// The largest playbook, in bytes. Callers look at a file's size before they read it.
 pub const MAX_BYTES: u64 = 4 << 20;
 
-/// Checks a playbook.
+/// Checks a playbook. Other files of tasks that it names (`include`) come from `read`, which is
+/// asked with paths relative to the playbook's folder.
 #[must_use]
-pub fn load(source: &Arc<Source>) -> Loaded {
+pub fn load(source: &Arc<Source>, read: &Reader) -> Loaded {
     if source.text.len() as u64 > MAX_BYTES {
         return Loaded {
             playbook: None,
@@ -48,7 +52,8 @@ pub fn load(source: &Arc<Source>) -> Loaded {
         mut found,
         left_out,
     } = tree::parse(source);
-    let mut check = validate::Check::new(source);
+    let library = validate::Library::new(read);
+    let mut check = validate::Check::new(source, &library);
     left_out.iter().for_each(|node| check.doubt_names_in(node));
     let playbook = root.as_ref().and_then(|root| check.file(root));
     if root.is_none() && found.is_empty() {
@@ -59,7 +64,11 @@ pub fn load(source: &Arc<Source>) -> Loaded {
         );
     }
     found.extend(check.into_diagnostics());
-    found.sort_by_key(|d| d.at.as_ref().map(|at| (at.span.start, at.span.end)));
+    found.sort_by_cached_key(|d| {
+        let at = d.at.as_ref();
+        let own = |at: &At| !Arc::ptr_eq(&at.source, source);
+        at.map(|at| (own(at), at.source.path.clone(), at.span.start, at.span.end))
+    });
     // A mapping that is merged or aliased twice is checked twice.
     found.dedup();
     Loaded {
@@ -74,7 +83,9 @@ pub fn load(source: &Arc<Source>) -> Loaded {
 /// All mistakes.
 pub fn variables(source: &Arc<Source>) -> Result<Vars, Vec<Diagnostic>> {
     let tree::Tree { root, found, .. } = tree::parse(source);
-    let mut check = validate::Check::new(source);
+    let nothing = |_: &Path| Err("cannot be read here".to_owned());
+    let library = validate::Library::new(&nothing);
+    let mut check = validate::Check::new(source, &library);
     let vars = root.as_ref().map(|root| check.vars(root));
     let mut found = found;
     found.extend(check.into_diagnostics());

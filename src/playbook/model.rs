@@ -261,7 +261,7 @@ pub enum Action {
     Run(Line),
     /// A local file, run on the host.
     Script {
-        /// Relative to the playbook's folder.
+        /// Relative to the folder of the file that it stands in.
         path: Located<String>,
         /// Its arguments.
         args: Vec<Template>,

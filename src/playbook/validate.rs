@@ -1,7 +1,9 @@
 //! The tree -> the model. A mistake is noted and the rest is checked all the same.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::control::Around;
@@ -11,10 +13,14 @@ use super::model::{
 };
 use super::shell::is_posix;
 use super::template::Template;
-use super::tree::{Entry, Kind, MAX_FOUND, Node};
+use super::tree::{Entry, Kind, MAX_FOUND, Node, parse};
 use crate::diagnostic::{At, Diagnostic, Source};
 use crate::target::{Vars, is_identifier};
 use crate::text::did_you_mean;
+
+/// Files that are included, over all and inside of each other.
+const MAX_INCLUDED: usize = 1000;
+const MAX_INCLUDED_DEPTH: usize = 16;
 
 /// Tasks of a play, and plays of a file: their places are counted in 16 bits.
 const MAX_LISTED: usize = u16::MAX as usize;
@@ -25,6 +31,25 @@ pub(super) struct Check<'a> {
     found: Vec<Diagnostic>,
     doubtful: BTreeSet<String>,
     bare_braces: Vec<Located<String>>,
+    library: &'a Library<'a>,
+    /// The files that include each other down to this one.
+    chain: Vec<PathBuf>,
+}
+
+/// Other files of tasks.
+pub(super) struct Library<'a> {
+    read: &'a Reader,
+    count: Cell<usize>,
+}
+
+/// Gives the text of a file, or why there is none: a fragment that follows the file's name.
+pub type Reader = dyn Fn(&Path) -> Result<String, String>;
+
+impl<'a> Library<'a> {
+    pub fn new(read: &'a Reader) -> Self {
+        let count = Cell::new(0);
+        Self { read, count }
+    }
 }
 
 /// Where a mapping stands, and so which keys it may have.
@@ -36,6 +61,7 @@ pub(super) enum Level {
     Defaults,
     Task,
     Block,
+    Include,
     List,
     Retry,
     Rollout,
@@ -57,6 +83,7 @@ impl Level {
             Self::Defaults => "`defaults`",
             Self::Task => "a task",
             Self::Block => "a block",
+            Self::Include => "an `include`",
             Self::List => "`ls`",
             Self::Retry => "`retry`",
             Self::Rollout => "`rollout`",
@@ -78,6 +105,7 @@ impl Level {
             Self::Defaults => keys::SETTINGS.to_vec(),
             Self::Task => [keys::ACTIONS, keys::TASK].concat(),
             Self::Block => keys::BLOCK.to_vec(),
+            Self::Include => keys::INCLUDE.to_vec(),
             Self::List => keys::LS.to_vec(),
             Self::Retry => keys::RETRY.to_vec(),
             Self::Rollout => keys::ROLLOUT.to_vec(),
@@ -91,15 +119,22 @@ impl Level {
             Self::WholeFile => [keys::LATER_FILE, keys::LATER_SETTINGS].concat(),
             Self::Play | Self::Defaults => keys::LATER_SETTINGS.to_vec(),
             Self::Task => [keys::LATER_ACTIONS, keys::LATER_TASK].concat(),
-            Self::Block | Self::List | Self::Retry | Self::Rollout | Self::WaitFor => Vec::new(),
+            Self::Block
+            | Self::Include
+            | Self::List
+            | Self::Retry
+            | Self::Rollout
+            | Self::WaitFor => Vec::new(),
         }
     }
 }
 
 impl<'a> Check<'a> {
-    pub fn new(source: &'a Arc<Source>) -> Self {
+    pub fn new(source: &'a Arc<Source>, library: &'a Library<'a>) -> Self {
         Self {
             source,
+            library,
+            chain: vec![source.path.clone()],
             found: Vec::new(),
             doubtful: BTreeSet::new(),
             bare_braces: Vec::new(),
@@ -431,6 +466,9 @@ impl<'a> Check<'a> {
                 Kind::Map(entries) if get(entries, "block").is_some() => {
                     self.block(entries, settings, around, listed);
                 }
+                Kind::Map(entries) if get(entries, "include").is_some() => {
+                    self.include(entries, settings, around, listed);
+                }
                 Kind::Map(_) | Kind::List(_) | Kind::Scalar { .. } => {
                     listed.tasks.extend(self.task(item, settings, around));
                 }
@@ -461,6 +499,70 @@ impl<'a> Check<'a> {
             rescue,
             always,
         });
+    }
+
+    /// The tasks of another file, as if they stood here.
+    fn include(
+        &mut self,
+        entries: &[Entry],
+        settings: &Settings,
+        around: &Around,
+        listed: &mut Listed,
+    ) {
+        self.check_keys(entries, Level::Include);
+        let around = self.around(entries, around);
+        let path = get(entries, "include").and_then(|node| self.plain("include", node));
+        let Some(Located { value: path, at }) = path else {
+            return;
+        };
+        let source = match self.read(&path) {
+            Ok(source) => Arc::new(source),
+            Err(reason) => {
+                let message = format!("`include: {path}` {reason}");
+                self.error_at(message, at.span, "", None);
+                return;
+            }
+        };
+        let tree = parse(&source);
+        let mut check = Check::new(&source, self.library);
+        check.chain.splice(0..0, self.chain.iter().cloned());
+        tree.left_out
+            .iter()
+            .for_each(|node| check.doubt_names_in(node));
+        match &tree.root {
+            Some(root) => {
+                check.list_tasks("tasks", root, settings, &around, listed);
+            }
+            None if tree.found.is_empty() => {
+                self.error_at(format!("`{path}` is empty"), at.span, "", None);
+            }
+            None => {}
+        }
+        let room = MAX_FOUND.saturating_sub(self.found.len());
+        self.found
+            .extend(tree.found.into_iter().chain(check.found).take(room));
+        self.doubtful.extend(check.doubtful);
+        let room = MAX_FOUND.saturating_sub(self.bare_braces.len());
+        self.bare_braces
+            .extend(check.bare_braces.into_iter().take(room));
+    }
+
+    /// A file whose name is relative to this one's folder.
+    fn read(&self, path: &str) -> Result<Source, String> {
+        let folder = self.source.path.parent().unwrap_or(Path::new(""));
+        let path = folder.join(path);
+        if self.chain.contains(&path) {
+            return Err("includes itself in the end".into());
+        }
+        let count = self.library.count.get() + 1;
+        self.library.count.set(count);
+        if count > MAX_INCLUDED || self.chain.len() > MAX_INCLUDED_DEPTH {
+            return Err(format!(
+                "is one too many: at most {MAX_INCLUDED} files, {MAX_INCLUDED_DEPTH} inside each other"
+            ));
+        }
+        let text = (self.library.read)(&path)?.into();
+        Ok(Source { path, text })
     }
 
     /// Tasks that others notify, by their names.
@@ -503,8 +605,12 @@ impl<'a> Check<'a> {
                 (None, true) => "define it under `handlers:` of the play".to_owned(),
                 (None, false) => format!("there are: {}", known.join(", ")),
             };
+            let At { source, span, .. } = &notified.at;
             let message = format!("no handler is named `{}`", notified.value);
-            self.error_at(message, notified.at.span.clone(), "", Some(&help));
+            let mistake = Diagnostic::error(message).at(source, span.clone(), "");
+            if self.found.len() < MAX_FOUND {
+                self.found.push(mistake.help(help));
+            }
         }
     }
 

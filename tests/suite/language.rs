@@ -630,6 +630,62 @@ tasks:
 }
 
 #[test]
+fn tasks_of_another_file_stand_where_they_are_included() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("parts")).unwrap();
+    let script = "#!/bin/sh\necho script $1\n";
+    write(dir.path(), "parts/x.sh", script);
+    let inner = "- {name: inner, print: 'inner ${{ word }}'}\n";
+    write(dir.path(), "parts/inner.yml", inner);
+    let part = "- {name: part, script: x.sh, args: ['${{ word }}']}\n- include: inner.yml\n";
+    write(dir.path(), "parts/part.yml", part);
+    let book = "hosts: all
+tasks:
+  - {include: parts/part.yml, vars: {word: one}, tags: a}
+  - {include: parts/part.yml, vars: {word: two}, when: host.name == 'x'}
+";
+    let book = write(dir.path(), "p.yml", book);
+    let run = || Fanrun::new(["run", &book, "--sandbox", "1"]);
+    let events = events_of(run(), dir.path(), 0);
+    let told = ended(&events, "sandbox-1");
+    assert_eq!(
+        told,
+        ["part: ok", "inner: ok", "part: skipped", "inner: skipped"]
+    );
+    assert_eq!(of_type(&events, "line")[0]["text"], "script one");
+    assert_eq!(of_type(&events, "print")[0]["text"], "inner one");
+    let place = of_type(&events, "task_end")[1]["place"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(place.ends_with("parts/inner.yml:1"), "{place}");
+    let tagged = events_of(run().options(["-t", "a"]), dir.path(), 0);
+    assert_eq!(ended(&tagged, "sandbox-1").len(), 2);
+
+    write(
+        dir.path(),
+        "parts/inner.yml",
+        "- {nam: x, print: '${{ wrod }}'}\n- include: part.yml\n- include: none.yml\n",
+    );
+    Fanrun::new(["check", &book, "--sandbox", "1"]).expect(
+        2,
+        "",
+        holds([
+            "inner.yml:1:4",
+            "did you mean `name`?",
+            "`include: part.yml` includes itself in the end",
+            "`include: none.yml` does not exist",
+        ]),
+    );
+    write(dir.path(), "parts/inner.yml", "- print: ${{ wrod }}\n");
+    Fanrun::new(["check", &book, "--sandbox", "1"]).expect(
+        2,
+        "",
+        holds(["unknown variable `wrod`", "inner.yml:1:14", "`word`"]),
+    );
+}
+
+#[test]
 fn the_language_works_over_a_real_sshd() {
     let sshd = Sshd::builder().addresses(3).start();
     let root = sshd.directory().join("work");
