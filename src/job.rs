@@ -173,12 +173,15 @@ pub struct Memory {
     pub results: std::collections::BTreeMap<String, Registered>,
     /// Values by the names of `set`. No name is in both.
     pub set: crate::target::Vars,
+    /// Names whose values are not known, since what would give them was only checked.
+    pub unknown: std::collections::BTreeSet<String>,
 }
 
 impl Memory {
     /// Keeps a result; what had the name before is forgotten.
     pub fn register(&mut self, name: &str, result: Registered) {
         self.set.remove(name);
+        self.unknown.remove(name);
         self.results.insert(name.to_owned(), result);
     }
 
@@ -186,6 +189,7 @@ impl Memory {
     pub fn set(&mut self, values: crate::target::Vars) {
         for (name, value) in values {
             self.results.remove(&name);
+            self.unknown.remove(&name);
             self.set.insert(name, value);
         }
     }

@@ -99,6 +99,9 @@ pub struct Run {
     #[command(flatten)]
     #[allow(missing_docs, reason = "flattened")]
     pub work: WorkArgs,
+    /// Connect, look at conditions and say what would be run, but run nothing
+    #[arg(long)]
+    pub check: bool,
     /// A limit for the whole run, such as `10m`
     #[arg(long, value_name = "TIME")]
     pub deadline: Option<String>,

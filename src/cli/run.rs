@@ -10,6 +10,7 @@ pub(super) async fn run(args: Run, descriptors: u64) -> Result<End, Fault> {
     let work = Work::new(built.plan, reach, args.deadline.as_deref(), descriptors)?;
     let work = Work {
         format: args.format,
+        check: args.check,
         ..work
     };
     Ok(work::carry_out(work, &args.output).await?.end)

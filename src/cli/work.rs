@@ -41,6 +41,8 @@ pub(super) struct Work {
     pub(super) reach: Reach,
     pub(super) sizes: Sizes,
     pub(super) deadline: Option<Duration>,
+    /// No command is run.
+    pub(super) check: bool,
     /// Bytes pass through as they are.
     pub(super) raw: bool,
     /// What standard output gets.
@@ -64,6 +66,7 @@ impl Work {
             reach,
             sizes,
             deadline,
+            check: false,
             raw: false,
             format: Format::Text,
             listing: None,
@@ -113,6 +116,7 @@ pub(super) async fn carry_out(work: Work, output: &OutputArgs) -> Result<Done, F
     };
     let setup = engine::Setup {
         stdin,
+        check: work.check,
         plan: Arc::new(work.plan),
         connector,
         spill: SpillBudget::new(DEFAULT_SPILL),

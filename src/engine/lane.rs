@@ -255,7 +255,7 @@ impl Lane {
         }))
     }
 
-    async fn begin_turn(&mut self, job: &Job, turn: &mut Turn) {
+    pub(super) async fn begin_turn(&mut self, job: &Job, turn: &mut Turn) {
         if turn.began.is_none() {
             turn.began = Some(self.say_start(&job.task).await);
         }

@@ -61,6 +61,8 @@ pub struct Setup {
     pub backlog_memory: usize,
     /// Our standard input, for a job that reads it.
     pub stdin: Option<mpsc::Receiver<Bytes>>,
+    /// Hosts are connected to and conditions looked at, but no command is run.
+    pub check: bool,
 }
 
 /// What reaches the run from outside while it goes on.
@@ -96,6 +98,8 @@ struct Desk {
     spill: SpillBudget,
     backlog_memory: usize,
     stdin: Mutex<Option<mpsc::Receiver<Bytes>>>,
+    /// No command is run.
+    check: bool,
     /// What one host did for all, in order.
     shared: watch::Sender<Vec<perform::Shared>>,
 }
@@ -134,6 +138,7 @@ pub async fn run(
         spill: setup.spill,
         backlog_memory: setup.backlog_memory,
         stdin: Mutex::new(setup.stdin),
+        check: setup.check,
         shared: watch::Sender::new(Vec::new()),
     });
     let teller = Teller::new(events);

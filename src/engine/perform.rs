@@ -1,6 +1,7 @@
 //! One task on one host: whether it is due, for which values, how often it is tried, and what is
 //! left behind for later tasks. How a single attempt is made is the lane's.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::follow::Followed;
 use super::lane::{Halt, Lane};
 use super::state::News;
-use crate::job::{Action, Item, Job, OnFailure, ROWS_LIMIT, Registered, TaskId};
+use crate::job::{Action, Command, Item, Job, OnFailure, ROWS_LIMIT, Registered, TaskId};
 use crate::outcome::{Effort, Failure, Items, Outcome, Remains};
 use crate::plan::{Moment, Plan, Task};
 use crate::playbook::Retry;
@@ -34,6 +35,8 @@ pub(super) struct Turn {
 pub(super) enum Shared {
     Result(String, Registered),
     Values(Vars),
+    /// In a check: names whose values are not known.
+    Unknown(BTreeSet<String>),
 }
 
 impl Lane {
@@ -46,8 +49,50 @@ impl Lane {
             return Ok(self.out.say(News::Passed(id)).await?);
         }
         let mut turn = Turn::default();
-        self.take_turn(&desk.plan, task, &mut turn).await?;
+        match desk.plan.uses(id, &self.memory.unknown) {
+            Some(name) => {
+                let reason = format!("`{name}` is not known in a check");
+                turn.results.push(without(Outcome::Skipped { reason }));
+                self.forget(task);
+            }
+            None => self.take_turn(&desk.plan, task, &mut turn).await?,
+        }
         self.end_turn(task, turn).await
+    }
+
+    /// In a check: what the task would give to later ones is not known.
+    fn forget(&mut self, task: &Task) {
+        let names = task.defines().into_iter().map(|(name, _)| name.to_owned());
+        let names: BTreeSet<String> = names.collect();
+        if task.control.once {
+            self.share(Shared::Unknown(names.clone()));
+        }
+        self.memory.unknown.extend(names);
+    }
+
+    /// A check goes as far as it can without changing anything: it connects, and says what would
+    /// be done. `None` where the task is harmless and is done.
+    async fn check(
+        &mut self,
+        task: &Task,
+        job: &Job,
+        turn: &mut Turn,
+    ) -> Result<Option<Registered>, Halt> {
+        let Some(intent) = intent(&job.action).filter(|_| self.desk.check) else {
+            return Ok(None);
+        };
+        if !matches!(job.action, Action::Local(_)) {
+            let way = self.desk.plan.way_of(self.id, task.reference.id);
+            self.connect(&way).await?;
+        }
+        self.begin_turn(job, turn).await;
+        let said = crate::text::printable(intent.as_bytes()).into_owned();
+        self.out
+            .say(News::Print(task.reference.clone(), said))
+            .await?;
+        self.forget(task);
+        let reason = "only checked".to_owned();
+        Ok(Some(without(Outcome::Skipped { reason })))
     }
 
     /// Takes over what other hosts did for all.
@@ -57,6 +102,7 @@ impl Lane {
             match known {
                 Shared::Result(name, result) => self.memory.register(name, result.clone()),
                 Shared::Values(values) => self.memory.set(values.clone()),
+                Shared::Unknown(names) => self.memory.unknown.extend(names.iter().cloned()),
             }
         }
         self.learned = shared.len();
@@ -130,7 +176,10 @@ impl Lane {
                 Err(reason) => return Ok(without(not_started(reason))),
             }
         }
-        self.try_often(plan, task, (job, item), turn).await
+        match self.check(task, &job, turn).await? {
+            Some(checked) => Ok(checked),
+            None => self.try_often(plan, task, (job, item), turn).await,
+        }
     }
 
     /// Attempts until one is good enough or there are no more.
@@ -256,9 +305,12 @@ impl Lane {
             let set = &self.memory.set;
             let value = |name: &str| Some((name.to_owned(), set.get(name)?.clone()));
             let values: Vars = task.sets().filter_map(value).collect();
-            self.share(Shared::Values(values));
+            if !values.is_empty() {
+                self.share(Shared::Values(values));
+            }
         }
-        if let Some(name) = task.register() {
+        let known = |name: &&str| !self.memory.unknown.contains(*name) || effort.attempts > 0;
+        if let Some(name) = task.register().filter(known) {
             if task.control.once {
                 self.share(Shared::Result(name.to_owned(), result.clone()));
             }
@@ -346,6 +398,24 @@ fn skipped(condition: &str) -> Outcome {
 
 fn not_started(reason: String) -> Outcome {
     Outcome::Failed(Failure::NotStarted { reason })
+}
+
+/// What an action would do that a check does not do; `None` for what changes nothing.
+fn intent(action: &Action) -> Option<String> {
+    let text = |command: &Command| match command {
+        Command::Shell(text) | Command::PosixShell(text) => text.trim_end().to_owned(),
+        Command::Argv(words) => words.join(" "),
+    };
+    match action {
+        Action::Run(command) => Some(format!("would run: {}", text(command))),
+        Action::Local(command) => Some(format!("would run here: {}", text(command))),
+        Action::Script { name, args, .. } => {
+            Some(format!("would run the script {name} {}", args.join(" ")))
+        }
+        Action::Pause(time) => Some(format!("would pause {}", crate::text::duration(*time))),
+        Action::WaitFor(_) => Some("would wait".to_owned()),
+        Action::List(_) | Action::Print(_) | Action::Assert(_) | Action::Set(_) => None,
+    }
 }
 
 /// A result without a process.

@@ -1,6 +1,6 @@
 //! Whether and how often a task is done on a host, as far as the plan and earlier results say.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::values::Fill;
 use super::{Plan, Play, Step, Task};
@@ -102,6 +102,17 @@ fn reduced(blocks: &[Block], keep: &mut [bool]) -> Vec<Block> {
 }
 
 impl Plan {
+    /// The first name that a task uses and that is among these.
+    #[must_use]
+    pub fn uses(&self, task: TaskId, names: &BTreeSet<String>) -> Option<String> {
+        if names.is_empty() {
+            return None;
+        }
+        let mentions = self.task(task).mentions().into_iter();
+        let mut used = mentions.flat_map(|(text, _)| text.names().map(|name| name.root()));
+        used.find(|name| names.contains(*name)).map(str::to_owned)
+    }
+
     /// The values of the task's `loop` on a host; `None` where it has none.
     ///
     /// # Errors
@@ -251,8 +262,9 @@ impl Task {
         }
     }
 
-    /// Names that the task gives values to: with the kind of a result or not.
-    pub(super) fn defines(&self) -> Vec<(&str, bool)> {
+    /// Names that the task gives values to, and whether as a result.
+    #[must_use]
+    pub fn defines(&self) -> Vec<(&str, bool)> {
         let set = self.sets().map(|name| (name, false));
         self.register
             .iter()

@@ -686,6 +686,48 @@ tasks:
 }
 
 #[test]
+fn a_check_connects_and_looks_but_changes_nothing() {
+    let text = "hosts: all
+tasks:
+  - {name: make, run: 'touch ${{ host.name }}', register: made, notify: told}
+  - {name: depends, when: made.code == 0, set: {x: 1}}
+  - {name: further, print: 'x ${{ x }}'}
+  - {name: known, assert: host.name == 'sandbox-1'}
+  - {name: shown, print: 'known ${{ host.name }}'}
+  - {name: here, local: 'touch here'}
+  - {name: files, ls: .}
+handlers: [{name: told, run: echo told}]
+";
+    let (dir, run) = on_sandbox(1, text);
+    let events = events_of(run.options(["--check"]), dir.path(), 0);
+    check_stream(&events);
+    let wanted = [
+        "make: skipped",
+        "depends: skipped",
+        "further: skipped",
+        "known: ok",
+        "shown: ok",
+        "here: skipped",
+        "files: ok",
+    ];
+    assert_eq!(ended(&events, "sandbox-1"), wanted);
+    let said: Vec<_> = of_type(&events, "print")
+        .into_iter()
+        .map(|p| p["text"].clone())
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "would run: touch sandbox-1",
+            "known sandbox-1",
+            "would run here: touch here"
+        ]
+    );
+    assert_eq!(of_type(&events, "host_ready").len(), 1);
+    assert_eq!(of_type(&events, "entry").len(), 0, "the file was not made");
+}
+
+#[test]
 fn the_language_works_over_a_real_sshd() {
     let sshd = Sshd::builder().addresses(3).start();
     let root = sshd.directory().join("work");
