@@ -96,6 +96,8 @@ pub enum Action {
     Print(String),
     /// Wait.
     Pause(Duration),
+    /// A question to the person at the terminal.
+    Ask(String),
     /// What does not hold of the conditions, in words, if anything.
     Assert(Option<String>),
     /// Values for later tasks.

@@ -172,7 +172,7 @@ fn action_text(action: &Action) -> Option<String> {
         Action::Print(text) => format!("print {text}"),
         Action::Pause(time) => format!("pause {}", crate::text::duration(*time)),
         // As it was written says more than what has been made of it.
-        Action::Assert(_) | Action::Set(_) | Action::WaitFor(_) => return None,
+        Action::Ask(_) | Action::Assert(_) | Action::Set(_) | Action::WaitFor(_) => return None,
     };
     let lines: Vec<_> = text
         .lines()

@@ -38,8 +38,8 @@ pub(super) struct Ready {
 }
 
 impl Reach {
-    /// The connector, and the questions it may ask.
-    pub(super) fn connector(&self, sizes: Sizes) -> (Connector, mpsc::Receiver<Question>) {
+    /// The connector, who can be asked, and the questions of both.
+    pub(super) fn connector(&self, sizes: Sizes) -> (Connector, Asker, mpsc::Receiver<Question>) {
         let (ask, questions) = mpsc::channel(1);
         let asker = if self.terminal {
             Asker::new(ask)
@@ -51,7 +51,8 @@ impl Reach {
             channel_buffer: sizes.channel_buffer,
             ..Sizing::default()
         };
-        (Connector::ssh(Dialer::new(asker, sizing)), questions)
+        let connector = Connector::ssh(Dialer::new(asker.clone(), sizing));
+        (connector, asker, questions)
     }
 }
 

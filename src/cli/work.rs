@@ -100,7 +100,7 @@ pub(super) async fn carry_out(work: Work, output: &OutputArgs) -> Result<Done, F
     signals::watch(audience).map_err(|error| Fault::usage(format!("no signals: {error}")))?;
     let printing = printing(&work, output)?;
     let (events, shown) = mpsc::channel(EVENT_QUEUE);
-    let (connector, questions) = work.reach.connector(work.sizes);
+    let (connector, asker, questions) = work.reach.connector(work.sizes);
     let setup = printer::Setup {
         controls,
         curtain,
@@ -116,6 +116,7 @@ pub(super) async fn carry_out(work: Work, output: &OutputArgs) -> Result<Done, F
     };
     let setup = engine::Setup {
         stdin,
+        asker,
         check: work.check,
         plan: Arc::new(work.plan),
         connector,

@@ -63,6 +63,7 @@ async fn perform(
         | Action::Local(_)
         | Action::Print(_)
         | Action::Pause(_)
+        | Action::Ask(_)
         | Action::Assert(_)
         | Action::Set(_)
         | Action::WaitFor(_) => Worked::default(),

@@ -162,7 +162,11 @@ impl Lane {
                     .await
                     .map(Followed::of)
             }
-            Action::Print(_) | Action::Pause(_) | Action::Assert(_) | Action::Set(_) => {
+            Action::Print(_)
+            | Action::Pause(_)
+            | Action::Ask(_)
+            | Action::Assert(_)
+            | Action::Set(_) => {
                 self.begin_turn(job, turn).await;
                 self.do_here(job).await.map(Followed::of)
             }
@@ -177,6 +181,7 @@ impl Lane {
                 self.out.say(said).await?;
             }
             Action::Pause(time) => return Ok(self.pause(*time).await),
+            Action::Ask(question) => return Ok(self.ask(question).await),
             Action::Assert(Some(reason)) => {
                 let reason = reason.clone();
                 return Ok(Outcome::Failed(Failure::Assert { reason }));

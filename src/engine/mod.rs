@@ -35,6 +35,7 @@ use crate::plan::{Plan, Play, Task};
 use crate::playbook;
 use crate::recap::Recap;
 use crate::session::Connector;
+use crate::session::ssh::Asker;
 use clock::Clock;
 use lane::Lane;
 use outbox::Ways;
@@ -61,6 +62,8 @@ pub struct Setup {
     pub backlog_memory: usize,
     /// Our standard input, for a job that reads it.
     pub stdin: Option<mpsc::Receiver<Bytes>>,
+    /// Whoever can be asked.
+    pub asker: Asker,
     /// Hosts are connected to and conditions looked at, but no command is run.
     pub check: bool,
 }
@@ -98,6 +101,7 @@ struct Desk {
     spill: SpillBudget,
     backlog_memory: usize,
     stdin: Mutex<Option<mpsc::Receiver<Bytes>>>,
+    asker: Asker,
     /// No command is run.
     check: bool,
     /// What one host did for all, in order.
@@ -138,6 +142,7 @@ pub async fn run(
         spill: setup.spill,
         backlog_memory: setup.backlog_memory,
         stdin: Mutex::new(setup.stdin),
+        asker: setup.asker,
         check: setup.check,
         shared: watch::Sender::new(Vec::new()),
     });

@@ -414,6 +414,7 @@ fn intent(action: &Action) -> Option<String> {
         }
         Action::Pause(time) => Some(format!("would pause {}", crate::text::duration(*time))),
         Action::WaitFor(_) => Some("would wait".to_owned()),
+        Action::Ask(question) => Some(format!("would ask: {}", question.trim())),
         Action::List(_) | Action::Print(_) | Action::Assert(_) | Action::Set(_) => None,
     }
 }

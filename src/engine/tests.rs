@@ -83,6 +83,7 @@ fn exec(hosts: usize, fanout: usize, timeout: Option<Duration>) -> Plan {
 
 fn setup(plan: Plan, dial: impl Fn(&Dial) -> Dialled + Send + Sync + 'static) -> Setup {
     Setup {
+        asker: crate::session::ssh::Asker::none(),
         check: false,
         plan: Arc::new(plan),
         connector: Connector::Scripted(Box::new(dial)),

@@ -52,6 +52,24 @@ impl Lane {
         }
     }
 
+    /// Asks whoever runs us; only a yes goes on.
+    pub(super) async fn ask(&mut self, question: &str) -> Outcome {
+        let question = crate::text::printable(question.trim().as_bytes()).into_owned();
+        let mut cancel = self.cancel.clone();
+        let unmet = |reason: String| Outcome::Failed(Failure::Unmet { reason });
+        tokio::select! {
+            biased;
+            _ = cancel.wait_for(|level| *level != Level::Run) => Outcome::Cancelled {
+                remote: Remains::Ended,
+            },
+            answer = self.desk.asker.confirm(format!("{question} [yes/no] ")) => match answer {
+                Some(true) => Outcome::Ok { status: None },
+                Some(false) => unmet(format!("the answer to `{question}` was no")),
+                None => unmet(format!("nobody is there to answer `{question}`")),
+            },
+        }
+    }
+
     async fn path_appears(&mut self, way: &Arc<Way>, path: &str) -> Result<Outcome, Halt> {
         loop {
             match self.exists_there(way, path, None).await? {

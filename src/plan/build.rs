@@ -731,6 +731,7 @@ fn step(action: playbook::Action, folder: &Path) -> Result<Step, Box<Diagnostic>
         },
         playbook::Action::Print(text) => Step::Print(text),
         playbook::Action::Pause(time) => Step::Pause(time),
+        playbook::Action::Ask(question) => Step::Ask(question),
         playbook::Action::Assert { that, message } => Step::Assert { that, message },
         playbook::Action::Set(values) => Step::Set(values),
         playbook::Action::WaitFor(what) => Step::WaitFor(what),
@@ -794,6 +795,7 @@ fn task_name(task: &playbook::Task) -> String {
         }
         playbook::Action::Print(text) => format!("print: {}", text.text()),
         playbook::Action::Pause(time) => format!("pause {}", text::duration(*time)),
+        playbook::Action::Ask(question) => format!("ask: {}", question.text()),
         playbook::Action::Assert { that, .. } => {
             let that: Vec<&str> = that.iter().map(playbook::Condition::text).collect();
             format!("assert {}", that.join(" and "))

@@ -256,6 +256,7 @@ impl Task {
             Step::List { .. }
             | Step::Print(_)
             | Step::Pause(_)
+            | Step::Ask(_)
             | Step::Assert { .. }
             | Step::Set(_)
             | Step::WaitFor(_) => false,

@@ -121,6 +121,8 @@ pub enum Step {
     Print(Template),
     /// Time.
     Pause(Duration),
+    /// A question to the person at the terminal.
+    Ask(Template),
     /// Conditions that must hold.
     Assert {
         /// At least one.
@@ -209,6 +211,7 @@ impl Step {
             }
             Self::Print(text) => format!("print {}", text.text()),
             Self::Pause(time) => format!("pause {}", crate::text::duration(*time)),
+            Self::Ask(question) => format!("ask {}", question.text()),
             Self::Assert { that, .. } => {
                 let that: Vec<&str> = that.iter().map(Condition::text).collect();
                 format!("assert {}", that.join(" and "))
@@ -249,6 +252,7 @@ impl Task {
             }
             Step::Print(text) => Action::Print(fill.text(text)?),
             Step::Pause(time) => Action::Pause(*time),
+            Step::Ask(question) => Action::Ask(fill.text(question)?),
             Step::Assert { that, message } => {
                 Action::Assert(control::unheld(that, message.as_ref(), fill)?)
             }
@@ -311,7 +315,7 @@ impl Task {
             },
             Step::Script { args, .. } => args.iter().collect(),
             Step::List { paths, .. } => paths.iter().collect(),
-            Step::Print(text) => vec![text],
+            Step::Print(text) | Step::Ask(text) => vec![text],
             Step::Assert { that, message } => that
                 .iter()
                 .map(Condition::template)

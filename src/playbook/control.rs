@@ -282,4 +282,18 @@ impl Check<'_> {
         }
         Some(Action::WaitFor(what))
     }
+
+    /// `pause: 30s` or `pause: {ask: "Go on?"}`.
+    pub(super) fn pause(&mut self, node: &Node) -> Option<Action> {
+        let Kind::Map(entries) = &node.kind else {
+            return self.duration("pause", node, true).map(Action::Pause);
+        };
+        self.check_keys(entries, Level::Pause);
+        let Some(question) = get(entries, "ask") else {
+            let help = Some("write `pause: 30s` or `pause: {ask: \"Go on?\"}`");
+            self.error("`pause` has no `ask`".into(), node, "", help);
+            return None;
+        };
+        self.template("ask", question).map(Action::Ask)
+    }
 }

@@ -573,6 +573,7 @@ tasks:
                 | Action::Script { .. }
                 | Action::Local(_)
                 | Action::Pause(_)
+                | Action::Ask(_)
                 | Action::Assert { .. }
                 | Action::Set(_)
                 | Action::WaitFor(_) => {}
@@ -1628,6 +1629,15 @@ mod bad {
         (
             "handlers: [{name: a, run: b}]\nplays:\n  - hosts: all\n    tasks: [{run: c, notify: [a, b]}]\n    handlers: [{name: c, run: d}]\n",
             &["4:34 no handler is named `b` [did you mean `a`?]"],
+        ),
+        (
+            "hosts: all\ntasks:\n  - pause: {}\n  - pause: {ask: ''}\n  - pause: {aks: x}\n  - pause: soon\n",
+            &[
+                "3:12 `pause` has no `ask` [write `pause: 30s` or `pause: {ask: \"Go on?\"}`]",
+                "5:13 unknown key `aks` in `pause` [did you mean `ask`?]",
+                "5:13 `pause` has no `ask` [write `pause: 30s` or `pause: {ask: \"Go on?\"}`]",
+                "6:12 `pause: soon` is not a duration [write it like `500ms`, `30s`, `5m`, `1h30m` or `2d`]",
+            ],
         ),
         (
             "hosts: all\ntasks:\n  - command: uptime\n  - debug: {msg: x}\n  - run: x\n    ignore_errors: yes\n",

@@ -59,6 +59,8 @@ pub(super) const INCLUDE: &[&str] = &["name", "include", "when", "tags", "vars"]
 pub(super) const RETRY: &[&str] = &["times", "delay", "backoff", "max_delay", "until"];
 /// Keys of `rollout`.
 pub(super) const ROLLOUT: &[&str] = &["batches", "max_failures", "pause"];
+/// Keys of `pause`, when it is a mapping.
+pub(super) const PAUSE: &[&str] = &["ask"];
 /// Keys of `wait_for`, when it is a mapping.
 pub(super) const WAIT_FOR: &[&str] = &["port", "address", "path"];
 

@@ -279,6 +279,8 @@ pub enum Action {
     Print(Template),
     /// Wait.
     Pause(Duration),
+    /// A question to the person at the terminal; the run goes on after a yes.
+    Ask(Template),
     /// Conditions that must hold.
     Assert {
         /// At least one.

@@ -66,6 +66,7 @@ pub(super) enum Level {
     Retry,
     Rollout,
     WaitFor,
+    Pause,
 }
 
 /// Tasks in the order in which they stand, and what holds them together.
@@ -88,6 +89,7 @@ impl Level {
             Self::Retry => "`retry`",
             Self::Rollout => "`rollout`",
             Self::WaitFor => "`wait_for`",
+            Self::Pause => "`pause`",
         }
     }
 
@@ -110,6 +112,7 @@ impl Level {
             Self::Retry => keys::RETRY.to_vec(),
             Self::Rollout => keys::ROLLOUT.to_vec(),
             Self::WaitFor => keys::WAIT_FOR.to_vec(),
+            Self::Pause => keys::PAUSE.to_vec(),
         }
     }
 
@@ -124,7 +127,8 @@ impl Level {
             | Self::List
             | Self::Retry
             | Self::Rollout
-            | Self::WaitFor => Vec::new(),
+            | Self::WaitFor
+            | Self::Pause => Vec::new(),
         }
     }
 }
@@ -685,6 +689,8 @@ impl<'a> Check<'a> {
                 _ => {}
             }
         }
+        // Nobody wants to be asked by every host.
+        task.control.once |= matches!(task.action, Action::Ask(_));
         if broken {
             self.doubt(task.register);
             return None;
@@ -732,7 +738,7 @@ impl<'a> Check<'a> {
             "local" => self.line(key, value).map(Action::Local),
             "ls" => self.listing(value),
             "print" => self.template(key, value).map(Action::Print),
-            "pause" => self.duration(key, value, true).map(Action::Pause),
+            "pause" => self.pause(value),
             "assert" => self.assert(entries, value),
             "set" => self.set(value),
             "wait_for" => self.wait_for(value),

@@ -728,6 +728,35 @@ handlers: [{name: told, run: echo told}]
 }
 
 #[test]
+fn a_question_is_asked_once_and_only_a_yes_goes_on() {
+    let text = "hosts: all
+tasks:
+  - {name: sure, pause: {ask: 'Deploy to ${{ where }}?'}}
+  - {name: after, run: echo went on}
+vars: {where: production}
+";
+    // Nobody is there.
+    let (_dir, run) = on_sandbox(3, text);
+    run.expect(
+        1,
+        "",
+        holds([
+            "nobody is there to answer `Deploy to production?`",
+            "1 failed, 2 cancelled",
+        ]),
+    );
+    for (keys, code, said) in [("yes\n", 0, "3 ok"), ("no\n", 1, "the answer to")] {
+        let (_dir, run) = on_sandbox(3, text);
+        let mut terminal = run.spawn_on_terminal(100, 30);
+        terminal.await_screen("Deploy to production? [yes/no]");
+        terminal.type_keys(keys);
+        let asked_once =
+            move |screen: &str| screen.matches("[yes/no]").count() == 1 && screen.contains(said);
+        terminal.expect(code, asked_once);
+    }
+}
+
+#[test]
 fn the_language_works_over_a_real_sshd() {
     let sshd = Sshd::builder().addresses(3).start();
     let root = sshd.directory().join("work");
