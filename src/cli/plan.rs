@@ -3,7 +3,8 @@
 use super::args::Plan as Args;
 use super::{End, Fault, printer, settings};
 use crate::job::{Action, Memory};
-use crate::plan::{Built, Moment, Plan, Step};
+use crate::plan::{Built, Moment, Plan, Play, Step};
+use crate::playbook::Rollout;
 use crate::report::diagnostics;
 use crate::target::Way;
 
@@ -59,13 +60,23 @@ fn describe(plan: &Plan) -> String {
         for way in ways(plan, at) {
             out.push_str(&format!("  reached {way}\n"));
         }
+        if let Some(rollout) = &play.rollout {
+            out.push_str(&format!(
+                "  rollout {}\n",
+                rollout_text(rollout, names.len())
+            ));
+        }
         for (number, task) in play.tasks.iter().enumerate() {
             out.push_str(&format!("  {:>2}. {}", number + 1, task.reference.name));
             if let Some(place) = &task.reference.place {
                 out.push_str(&format!("  ({place})"));
             }
             out.push('\n');
-            let control = task.control_text();
+            let part = part_text(play, number).into_iter().map(str::to_owned);
+            let control = part
+                .chain([task.control_text()])
+                .filter(|text| !text.is_empty());
+            let control = control.collect::<Vec<_>>().join(", ");
             if !control.is_empty() {
                 let control = crate::text::printable(control.as_bytes());
                 out.push_str(&format!("        ({control})\n"));
@@ -84,6 +95,44 @@ fn describe(plan: &Plan) -> String {
         }
     }
     out
+}
+
+/// In which batches a play goes through its hosts.
+fn rollout_text(rollout: &Rollout, hosts: usize) -> String {
+    let mut left = hosts;
+    let mut sizes: Vec<String> = Vec::new();
+    let mut at = 0;
+    while left > 0 && at < BATCHES {
+        let share = rollout.batches.get(at).or(rollout.batches.last());
+        let size = share.map_or(left, |share| share.batch(hosts).min(left));
+        sizes.push(size.to_string());
+        left -= size;
+        at += 1;
+    }
+    if left > 0 {
+        sizes.push(format!("{left} more in such batches"));
+    }
+    let most = rollout.max_failures.map_or(String::new(), |most| {
+        let most = crate::text::count(most.at_most(hosts), "failure");
+        format!("; ends after more than {most}")
+    });
+    let pause = match rollout.pause {
+        pause if pause.is_zero() => String::new(),
+        pause => format!("; {} between them", crate::text::duration(pause)),
+    };
+    format!("hosts {}{most}{pause}", sizes.join(", then "))
+}
+
+/// Batches that are shown one by one.
+const BATCHES: usize = 6;
+
+/// When a task of a block is done.
+fn part_text(play: &Play, at: usize) -> Option<&'static str> {
+    play.blocks.iter().find_map(|block| match at {
+        at if block.rescue.contains(&at) => Some("where its block failed"),
+        at if block.always.contains(&at) => Some("after its block in any case"),
+        _ => None,
+    })
 }
 
 /// How the hosts of a play are reached, folded where only the address differs.

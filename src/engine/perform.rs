@@ -197,7 +197,7 @@ impl Lane {
             let since = Instant::now();
             let followed = self.attempt_safely(&job, turn).await?;
             turn.attempts += 1;
-            turn.tally = turn.tally.or(followed.tally);
+            turn.tally = followed.tally.or(turn.tally);
             self.say_warnings(followed.lingering.clone()).await?;
             let result = self.judged(plan, task, item, registered(followed, since, tries));
             let result = with_values(result, &job.action, &mut self.memory);

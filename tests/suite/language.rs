@@ -757,6 +757,52 @@ vars: {where: production}
 }
 
 #[test]
+fn a_plan_says_when_and_how_often() {
+    let path = format!(
+        "{}/playbooks/rolling-deploy.yml",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    Fanrun::new(["plan", &path, "--sandbox", "8"]).expect(
+        0,
+        holds([
+            "rollout hosts 1, then 2, then 5; ends after more than 0 failures; 0.2s between them",
+            "(once for all hosts)",
+            "(unless app/releases/${{ version }}/VERSION exists)",
+            "(up to 4 more attempts until 'up' in result.stdout)",
+            "(where its block failed, when before.stdout != 'none')",
+            "(after its block in any case)",
+            "(when notified)",
+        ]),
+        "",
+    );
+}
+
+#[test]
+fn a_rolling_deploy_goes_back_where_the_new_release_does_not_come_up() {
+    let path = format!(
+        "{}/playbooks/rolling-deploy.yml",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let run = Fanrun::new(["run", &path, "--sandbox", "8", "-e", "broken_on=sandbox-1"]);
+    let events = events_of(run, dir.path(), 1);
+    check_stream(&events);
+    let of = |name: &str| {
+        let ends = of_type(&events, "task_end").into_iter();
+        ends.filter(|end| end["name"] == name)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of("health check")[0]["attempts"], 5);
+    assert_eq!(of("health check")[0]["rescued"], true);
+    assert_eq!(of("say what happened")[0]["cause"], "assert");
+    assert_eq!(of("tidy").len(), 1);
+    assert_eq!(of("unpack").len(), 1, "no other host was touched");
+    let stopped = &events.last().unwrap()["stopped_by"];
+    assert_eq!(stopped, "1 host failed; `max_failures` allows 0");
+}
+
+#[test]
 fn the_language_works_over_a_real_sshd() {
     let sshd = Sshd::builder().addresses(3).start();
     let root = sshd.directory().join("work");
