@@ -215,8 +215,8 @@ struct Turn {
     of_task: Option<TaskTurn>,
     /// A task that one host does for all: its place.
     once: Option<usize>,
-    /// Such tasks that have been done: later batches pass them by.
-    was_once: Vec<usize>,
+    /// Such tasks that have been done, and whether they failed: later batches pass them by.
+    was_once: Vec<(usize, bool)>,
     /// A wait between two batches is going on.
     waits: bool,
 }
@@ -490,7 +490,7 @@ impl RunState {
     fn pass_on(&mut self, id: HostId, failed: bool, now: Duration) {
         let at = self.host(id).next;
         if self.turn.once.take_if(|once| *once == at).is_some() {
-            self.turn.was_once.push(at);
+            self.turn.was_once.push((at, failed));
             self.take_others_along(id, at, failed, now);
         }
         match self.walk(id, failed) {
@@ -575,7 +575,7 @@ impl RunState {
     fn leave_once(&mut self, id: HostId, now: Duration) {
         let at = self.host(id).next;
         if self.turn.once.take_if(|once| *once == at).is_some() {
-            self.turn.was_once.push(at);
+            self.turn.was_once.push((at, true));
             self.take_others_along(id, at, true, now);
         }
     }
@@ -846,12 +846,13 @@ impl RunState {
         let there = waiting.into_iter().filter(|id| host(id).next == at);
         let mut there: VecDeque<HostId> = there.collect();
         self.turn.limit = None;
+        let done = self.turn.was_once.iter().find(|(once, _)| *once == at);
+        if let Some(&(_, failed)) = done {
+            self.pass_by(there, failed, now);
+            return self.release(now);
+        }
         match play.tasks[at].gate.clone() {
             Gate::None | Gate::Together => {}
-            Gate::Once if self.turn.was_once.contains(&at) => {
-                self.pass_by(there, false, now);
-                return self.release(now);
-            }
             Gate::Once => {
                 there.truncate(1);
                 self.turn.once = Some(at);

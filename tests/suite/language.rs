@@ -561,6 +561,27 @@ tasks:
 }
 
 #[test]
+fn what_failed_once_is_mended_by_every_batch() {
+    let text = "hosts: all
+rollout: {batches: 2}
+tasks:
+  - block: [{name: once, once: true, run: exit 3}]
+    rescue: [{name: mend, run: echo mend}]
+  - {name: after, run: echo after}
+";
+    let (dir, run) = on_sandbox(5, text);
+    let events = events_of(run, dir.path(), 0);
+    check_stream(&events);
+    let count = |name: &str| {
+        of_type(&events, "task_end")
+            .iter()
+            .filter(|e| e["name"] == name)
+            .count()
+    };
+    assert_eq!((count("once"), count("mend"), count("after")), (1, 5, 5));
+}
+
+#[test]
 fn a_task_may_have_a_fanout_and_batches_of_its_own() {
     let text = "hosts: all
 tasks:
