@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::job::{PlayId, TaskRef};
 use crate::listing::Entry;
-use crate::outcome::{HostProblem, Outcome};
+use crate::outcome::{Effort, HostProblem, Outcome};
 use crate::rows::Row;
 use crate::target::HostName;
 use crate::transfer::{Progress, Tally};
@@ -127,10 +127,12 @@ pub enum What {
         /// The text, printable, possibly several lines.
         text: String,
     },
-    /// A connection attempt failed in a way that may be tried again.
+    /// An attempt failed in a way that may be tried again.
     Retry {
         /// Which host.
         host: HostName,
+        /// The task that is tried again; `None` where it is the connection.
+        task: Option<TaskRef>,
         /// Which attempt comes next, from 2.
         attempt: u32,
         /// How long is waited before it.
@@ -152,6 +154,8 @@ pub enum What {
         tally: Option<Tally>,
         /// It failed, and the `rescue` of its block takes over: the host goes on.
         rescued: bool,
+        /// How often it was tried, and what became of the values of its `loop`.
+        effort: Effort,
     },
     /// Nothing more will happen on a host.
     HostEnd {

@@ -55,10 +55,14 @@ pub struct Job {
     pub ok_codes: Vec<u32>,
     /// What a failure means for the rest.
     pub on_failure: OnFailure,
-    /// Whether stdout and stderr are kept for later tasks, and under which name.
+    /// The name under which the result is kept for later tasks.
     pub register: Option<String>,
     /// How standard output becomes rows.
     pub parse: Option<Arc<crate::rows::Parsing>>,
+    /// Whether stdout and stderr are kept: for later tasks, or to judge this one.
+    pub keep: bool,
+    /// It is not done where this path exists.
+    pub creates: Option<String>,
 }
 
 /// What a command reads.
@@ -98,6 +102,41 @@ pub enum Action {
     Print(String),
     /// Wait.
     Pause(Duration),
+    /// A question to the person at the terminal.
+    Ask(String),
+    /// What does not hold of the conditions, in words, if anything.
+    Assert(Option<String>),
+    /// Values for later tasks.
+    Set(crate::target::Vars),
+    /// Something that must come to be.
+    WaitFor(WaitFor),
+}
+
+/// What a `wait_for` task waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WaitFor {
+    /// A TCP port that accepts connections from here; of the target where no address is named.
+    Port {
+        /// Never 0.
+        port: u16,
+        /// Another machine's name or address.
+        address: Option<String>,
+    },
+    /// A path on the target that exists.
+    Path(String),
+    /// A new connection to the target.
+    Connection,
+}
+
+impl Action {
+    /// Has a copy only look what it would do.
+    pub fn only_look(&mut self) {
+        match self {
+            Self::Upload(upload) => Arc::make_mut(upload).how.check = true,
+            Self::Download(download) => Arc::make_mut(download).how.check = true,
+            _ => {}
+        }
+    }
 }
 
 /// A command line.
@@ -142,6 +181,52 @@ pub struct Registered {
     pub outcome: crate::outcome::Outcome,
     /// How long it took.
     pub duration: Duration,
+    /// It changed something.
+    pub changed: bool,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Of a task with a `loop`: the result for each value that had a turn.
+    pub results: Vec<Registered>,
+}
+
+/// What tasks of a host have left behind for its later ones.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// Results by the names of `register`.
+    pub results: std::collections::BTreeMap<String, Registered>,
+    /// Values by the names of `set`. No name is in both.
+    pub set: crate::target::Vars,
+    /// Names whose values are not known, since what would give them was only checked.
+    pub unknown: std::collections::BTreeSet<String>,
+}
+
+impl Memory {
+    /// Keeps a result; what had the name before is forgotten.
+    pub fn register(&mut self, name: &str, result: Registered) {
+        self.set.remove(name);
+        self.unknown.remove(name);
+        self.results.insert(name.to_owned(), result);
+    }
+
+    /// Keeps values; what had their names before is forgotten.
+    pub fn set(&mut self, values: crate::target::Vars) {
+        for (name, value) in values {
+            self.results.remove(&name);
+            self.unknown.remove(&name);
+            self.set.insert(name, value);
+        }
+    }
+}
+
+/// One value of a `loop`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
+    /// The value.
+    pub value: serde_json::Value,
+    /// Its place, from 0.
+    pub at: usize,
+    /// How many there are.
+    pub all: usize,
 }
 
 /// How many rows `register` keeps.

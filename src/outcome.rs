@@ -154,6 +154,16 @@ pub enum Failure {
     },
     /// A line of its output does not fit its `parse`. The command was ended if it still ran.
     Parse(Box<crate::rows::BadLine>),
+    /// A condition of `assert` does not hold.
+    Assert {
+        /// One line: the playbook's message, or the condition.
+        reason: String,
+    },
+    /// What was waited for did not come: `until` of `retry`, or a `wait_for`.
+    Unmet {
+        /// One line.
+        reason: String,
+    },
     /// Files could not be moved or listed, wholly or in part.
     Files {
         /// What kind of trouble; the gravest where there was more than one.
@@ -210,6 +220,30 @@ impl FilesCause {
     }
 }
 
+/// What a task took besides time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Effort {
+    /// How often it was tried, over all items; 0 where it was not due.
+    pub attempts: u32,
+    /// What became of the values of its `loop`, where it has one.
+    pub items: Option<Items>,
+    /// It changed something, as far as it says.
+    pub changed: bool,
+}
+
+/// The values of a `loop`, by what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Items {
+    /// How many there are.
+    pub all: u32,
+    /// Well done.
+    pub ok: u32,
+    /// Not due.
+    pub skipped: u32,
+    /// Not well done; those that remain had no turn.
+    pub failed: u32,
+}
+
 /// What is known of a process that we tried to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remains {
@@ -254,7 +288,11 @@ impl fmt::Display for Outcome {
             } => write!(f, "ok ({status})"),
             Self::Failed(Failure::Exit(status)) => write!(f, "{status}"),
             Self::Failed(Failure::NotStarted { reason }) => write!(f, "not started: {reason}"),
-            Self::Failed(Failure::Files { reason, .. }) => f.write_str(reason),
+            Self::Failed(
+                Failure::Files { reason, .. }
+                | Failure::Assert { reason }
+                | Failure::Unmet { reason },
+            ) => f.write_str(reason),
             Self::Failed(Failure::Parse(bad)) => write!(f, "{bad}"),
             Self::TimedOut { after, remote } => {
                 write!(

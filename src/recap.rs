@@ -64,6 +64,8 @@ const VARIANTS: usize = 4;
 /// Last lines kept of one failure, and the bytes kept of each.
 const KEPT_LINES: usize = 5;
 const KEPT_BYTES: usize = 300;
+/// The word under which failures are counted that a `rescue` took over.
+const RESCUED: &str = "rescued";
 /// Slowest tasks kept.
 const SLOWEST: usize = 3;
 
@@ -169,9 +171,9 @@ impl Recap {
                 task,
                 outcome,
                 took,
-                tally: _,
-                rescued: _,
-            } => self.add_end(host, task, outcome, *took),
+                rescued,
+                ..
+            } => self.add_end(host, task, (outcome, *rescued), *took),
             What::HostEnd {
                 state, not_started, ..
             } => {
@@ -278,8 +280,15 @@ impl Recap {
         }
     }
 
-    fn add_end(&mut self, host: &HostName, task: &TaskRef, outcome: &Outcome, took: Duration) {
-        *self.tasks.entry(outcome.word()).or_default() += 1;
+    fn add_end(
+        &mut self,
+        host: &HostName,
+        task: &TaskRef,
+        (outcome, rescued): (&Outcome, bool),
+        took: Duration,
+    ) {
+        let word = if rescued { RESCUED } else { outcome.word() };
+        *self.tasks.entry(word).or_default() += 1;
         let tails = self
             .tails
             .remove(&(host.clone(), task.id))
@@ -303,6 +312,7 @@ impl Recap {
             _ => {}
         }
         match outcome {
+            _ if rescued => return,
             Outcome::Ok { .. } | Outcome::Skipped { .. } | Outcome::Cancelled { .. } => return,
             Outcome::Internal { .. } => self.bugs += 1,
             Outcome::Failed(_) | Outcome::TimedOut { .. } | Outcome::Lost { .. } => {}
@@ -428,6 +438,7 @@ mod tests {
             took: Duration::ZERO,
             tally: None,
             rescued: false,
+            effort: crate::outcome::Effort::default(),
         }
     }
 
@@ -445,6 +456,25 @@ mod tests {
 
     fn failed() -> Outcome {
         Outcome::Failed(Failure::Exit(ExitStatus::Exited(1)))
+    }
+
+    #[test]
+    fn what_a_rescue_took_over_is_counted_apart_and_is_no_failure() {
+        let failed = |rescued| What::TaskEnd {
+            host: host(1),
+            task: task(),
+            outcome: Outcome::Failed(Failure::Exit(ExitStatus::Exited(3))),
+            took: Duration::ZERO,
+            tally: None,
+            rescued,
+            effort: crate::outcome::Effort::default(),
+        };
+        let sums = recap([failed(true), failed(true)]);
+        assert_eq!(sums.tasks, BTreeMap::from([("rescued", 2)]));
+        assert!(sums.failures.is_empty());
+        let sums = recap([failed(true), failed(false)]);
+        assert_eq!(sums.tasks, BTreeMap::from([("failed", 1), ("rescued", 1)]));
+        assert_eq!(sums.verdict(), Verdict::TaskFailed);
     }
 
     #[test]
@@ -583,6 +613,7 @@ mod tests {
                 took: Duration::ZERO,
                 tally: None,
                 rescued: false,
+                effort: crate::outcome::Effort::default(),
             };
             for what in [end, What::HostProblem { host, problem }] {
                 let (seq, at) = (0, Duration::ZERO);

@@ -82,6 +82,23 @@ impl Tally {
         !self.found && !self.looked && self.files + self.dirs + self.links + self.deleted > 0
     }
 
+    /// The sums of both.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        Self {
+            files: self.files + more.files,
+            bytes: self.bytes + more.bytes,
+            dirs: self.dirs + more.dirs,
+            links: self.links + more.links,
+            unchanged: self.unchanged + more.unchanged,
+            deleted: self.deleted + more.deleted,
+            errors: self.errors + more.errors,
+            verified: self.verified.max(more.verified),
+            looked: self.looked || more.looked,
+            found: self.found || more.found,
+        }
+    }
+
     /// The sums in a few words: `3 files, 1.2 GiB, 40 unchanged`; `unchanged` where nothing was
     /// moved.
     #[must_use]

@@ -145,9 +145,12 @@ Beside the format: `types: {COLUMN: TYPE}` of int, float, bool, percent, size, d
 pub struct Run {
     /// The playbook
     pub playbook: PathBuf,
-    /// Set a variable, over every other place that sets it (repeatable)
-    #[arg(short = 'e', long = "var", value_name = "NAME=VALUE")]
-    pub vars: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "flattened")]
+    pub work: WorkArgs,
+    /// Connect, look at conditions and say what would be run, but run nothing
+    #[arg(long)]
+    pub check: bool,
     /// A limit for the whole run, such as `10m`
     #[arg(long, value_name = "TIME")]
     pub deadline: Option<String>,
@@ -166,6 +169,24 @@ pub struct Run {
     #[command(flatten)]
     #[allow(missing_docs, reason = "flattened")]
     pub output: OutputArgs,
+}
+
+/// What of a playbook is done, and with which values.
+#[derive(Debug, Args, Default)]
+pub struct WorkArgs {
+    /// Set a variable, over every other place that sets it; `@FILE` sets all of a YAML or JSON
+    /// mapping (repeatable)
+    #[arg(short = 'e', long = "var", value_name = "NAME=VALUE|@FILE")]
+    pub vars: Vec<String>,
+    /// Only tasks with one of these tags, and those tagged `always` (repeatable)
+    #[arg(short, long, value_name = "TAG", value_delimiter = ',')]
+    pub tags: Vec<String>,
+    /// No task with one of these tags (repeatable)
+    #[arg(long, value_name = "TAG", value_delimiter = ',')]
+    pub skip_tags: Vec<String>,
+    /// Leave out everything before the task of this name
+    #[arg(long, value_name = "TASK")]
+    pub start_at: Option<String>,
 }
 
 /// `fanrun exec`
@@ -222,9 +243,9 @@ pub struct PlanArgs {
 pub struct Plan {
     /// The playbook
     pub playbook: PathBuf,
-    /// Set a variable, over every other place that sets it (repeatable)
-    #[arg(short = 'e', long = "var", value_name = "NAME=VALUE")]
-    pub vars: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "flattened")]
+    pub work: WorkArgs,
     #[command(flatten)]
     #[allow(missing_docs, reason = "flattened")]
     pub hosts: HostArgs,

@@ -8,7 +8,7 @@ use crate::session::ssh::{Question, QuestionKind};
 /// Asks, and sends the answer; none if the terminal is gone or the person gave none.
 pub(super) fn answer(question: Question) {
     let answer = match question.kind {
-        QuestionKind::HostKey { .. } => ask_line(&question.prompt),
+        QuestionKind::HostKey { .. } | QuestionKind::Confirm => ask_line(&question.prompt),
         _ => rpassword::prompt_password(&question.prompt)
             .ok()
             .map(Secret::new),

@@ -27,7 +27,7 @@ pub(super) async fn ping(args: Args, descriptors: u64) -> Result<End, Fault> {
     let pattern = args.pattern.as_deref().unwrap_or("all");
     let plan = plan::single(pattern, Single::default(), &ready.ground)?.plan;
     let sizes = sizing::size(plan.targets.len(), plan.info.fanout, descriptors);
-    let (connector, questions) = ready.reach.connector(sizes);
+    let (connector, _, questions) = ready.reach.connector(sizes);
     let asking = tokio::task::spawn_blocking(move || super::ask::answer_all(questions));
     let shared = Arc::new((connector, Gates::default(), Semaphore::new(sizes.fanout)));
     let mut asked = JoinSet::new();

@@ -4,8 +4,9 @@ use super::args::{OutputArgs, Plan as Args, PlanArgs};
 use super::settings::Reach;
 use super::work::{self, Work};
 use super::{End, Fault, printer, settings};
-use crate::job::Action;
-use crate::plan::{Built, Plan, Step};
+use crate::job::{Action, Memory};
+use crate::plan::{Built, Moment, Plan, Play, Step};
+use crate::playbook::Rollout;
 use crate::report::diagnostics;
 use crate::target::Way;
 use crate::text::printable;
@@ -45,7 +46,7 @@ pub(super) async fn plan(args: PlanArgs, descriptors: u64) -> Result<End, Fault>
 }
 
 async fn make(args: &Args) -> Result<(Built, Reach), Fault> {
-    let (built, reach) = settings::plan_of(&args.playbook, &args.hosts, &args.vars).await?;
+    let (built, reach) = settings::plan_of(&args.playbook, &args.hosts, &args.work).await?;
     if !built.warnings.is_empty() {
         let colour = settings::colour(args.color);
         printer::print_talk(&diagnostics::draw(&built.warnings, colour));
@@ -75,12 +76,27 @@ fn describe(plan: &Plan) -> String {
         for way in ways(plan, at) {
             out.push_str(&format!("  reached {way}\n"));
         }
+        if let Some(rollout) = &play.rollout {
+            out.push_str(&format!(
+                "  rollout {}\n",
+                rollout_text(rollout, names.len())
+            ));
+        }
         for (number, task) in play.tasks.iter().enumerate() {
             out.push_str(&format!("  {:>2}. {}", number + 1, task.reference.name));
             if let Some(place) = &task.reference.place {
                 out.push_str(&format!("  ({place})"));
             }
             out.push('\n');
+            let part = part_text(play, number).into_iter().map(str::to_owned);
+            let control = part
+                .chain([task.control_text()])
+                .filter(|text| !text.is_empty());
+            let control = control.collect::<Vec<_>>().join(", ");
+            if !control.is_empty() {
+                let control = crate::text::printable(control.as_bytes());
+                out.push_str(&format!("        ({control})\n"));
+            }
             for (hosts, text) in variants(plan, at, number) {
                 let whom = if hosts.len() == names.len() {
                     String::new()
@@ -95,6 +111,44 @@ fn describe(plan: &Plan) -> String {
         }
     }
     out
+}
+
+/// In which batches a play goes through its hosts.
+fn rollout_text(rollout: &Rollout, hosts: usize) -> String {
+    let mut left = hosts;
+    let mut sizes: Vec<String> = Vec::new();
+    let mut at = 0;
+    while left > 0 && at < BATCHES {
+        let share = rollout.batches.get(at).or(rollout.batches.last());
+        let size = share.map_or(left, |share| share.batch(hosts).min(left));
+        sizes.push(size.to_string());
+        left -= size;
+        at += 1;
+    }
+    if left > 0 {
+        sizes.push(format!("{left} more in such batches"));
+    }
+    let most = rollout.max_failures.map_or(String::new(), |most| {
+        let most = crate::text::count(most.at_most(hosts), "failure");
+        format!("; ends after more than {most}")
+    });
+    let pause = match rollout.pause {
+        pause if pause.is_zero() => String::new(),
+        pause => format!("; {} between them", crate::text::duration(pause)),
+    };
+    format!("hosts {}{most}{pause}", sizes.join(", then "))
+}
+
+/// Batches that are shown one by one.
+const BATCHES: usize = 6;
+
+/// When a task of a block is done.
+fn part_text(play: &Play, at: usize) -> Option<&'static str> {
+    play.blocks.iter().find_map(|block| match at {
+        at if block.rescue.contains(&at) => Some("where its block failed"),
+        at if block.always.contains(&at) => Some("after its block in any case"),
+        _ => None,
+    })
 }
 
 /// How the hosts of a play are reached, folded where only the address differs.
@@ -142,11 +196,12 @@ fn variants(plan: &Plan, play: usize, task: usize) -> Vec<(Vec<crate::target::Ho
     let mut found: Vec<(Vec<crate::target::HostName>, String)> = Vec::new();
     for id in &plan.plays[play].hosts {
         let name = plan.targets[id.0 as usize].name.clone();
-        let text = match plan.job(*id, task_id, &std::collections::BTreeMap::new()) {
+        let known = match plan.job(*id, task_id, Moment::before(&Memory::default())) {
             Ok(job) => action_text(&job.action),
             // A value that an earlier task registers is not known before it has run.
-            Err(_) => written(&plan.plays[play].tasks[task].action),
+            Err(_) => None,
         };
+        let text = known.unwrap_or_else(|| written(&plan.plays[play].tasks[task].action));
         match found.iter_mut().find(|(_, known)| *known == text) {
             Some((names, _)) => names.push(name),
             None => found.push((vec![name], text)),
@@ -155,7 +210,7 @@ fn variants(plan: &Plan, play: usize, task: usize) -> Vec<(Vec<crate::target::Ho
     found
 }
 
-fn action_text(action: &Action) -> String {
+fn action_text(action: &Action) -> Option<String> {
     let command = |command: &crate::job::Command| match command {
         crate::job::Command::Shell(text) | crate::job::Command::PosixShell(text) => {
             text.trim_end().to_owned()
@@ -198,12 +253,14 @@ fn action_text(action: &Action) -> String {
         }
         Action::Print(text) => format!("print {text}"),
         Action::Pause(time) => format!("pause {}", crate::text::duration(*time)),
+        // As it was written says more than what has been made of it.
+        Action::Ask(_) | Action::Assert(_) | Action::Set(_) | Action::WaitFor(_) => return None,
     };
     let lines: Vec<_> = text
         .lines()
         .map(|line| crate::text::printable(line.as_bytes()).into_owned())
         .collect();
-    lines.join("\n")
+    Some(lines.join("\n"))
 }
 
 /// What is asked of a copy besides copying.

@@ -41,7 +41,13 @@ pub(super) fn code_of(outcome: Option<&Outcome>) -> u8 {
         Some(Outcome::Ok { status }) => status.as_ref(),
         Some(Outcome::Failed(Failure::Exit(status))) => Some(status),
         Some(
-            Outcome::Failed(Failure::NotStarted { .. } | Failure::Files { .. } | Failure::Parse(_))
+            Outcome::Failed(
+                Failure::NotStarted { .. }
+                | Failure::Files { .. }
+                | Failure::Parse(_)
+                | Failure::Assert { .. }
+                | Failure::Unmet { .. },
+            )
             | Outcome::TimedOut { .. }
             | Outcome::Lost { .. }
             | Outcome::Skipped { .. }

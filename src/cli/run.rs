@@ -5,11 +5,12 @@ use super::work::{self, Work};
 use super::{End, Fault, settings};
 
 pub(super) async fn run(args: Run, descriptors: u64) -> Result<End, Fault> {
-    let (built, reach) = settings::plan_of(&args.playbook, &args.hosts, &args.vars).await?;
+    let (built, reach) = settings::plan_of(&args.playbook, &args.hosts, &args.work).await?;
     work::warn(&built.warnings, &args.output);
     let work = Work::new(built.plan, reach, args.deadline.as_deref(), descriptors)?;
     let work = Work {
         format: args.format,
+        check: args.check,
         ..work
     };
     Ok(work::carry_out(work, &args.output).await?.end)

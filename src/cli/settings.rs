@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Fault;
-use super::args::{Color, Command, HostArgs, HostKey};
+use super::args::{Color, Command, HostArgs, HostKey, WorkArgs};
 use crate::diagnostic::{Diagnostic, Source};
 use crate::engine::sizing::Sizes;
 use crate::inventory::{self, Disk, Inventory};
-use crate::plan::{self, Built, Defaults, Ground, PlanError, Reaching};
+use crate::plan::{self, Built, Defaults, Ground, PlanError, Reaching, Selection};
 use crate::playbook::{self, Playbook};
 use crate::sandbox::Fleet;
 use crate::secret::Secret;
@@ -38,8 +38,8 @@ pub(super) struct Ready {
 }
 
 impl Reach {
-    /// The connector, and the questions it may ask.
-    pub(super) fn connector(&self, sizes: Sizes) -> (Connector, mpsc::Receiver<Question>) {
+    /// The connector, who can be asked, and the questions of both.
+    pub(super) fn connector(&self, sizes: Sizes) -> (Connector, Asker, mpsc::Receiver<Question>) {
         let (ask, questions) = mpsc::channel(1);
         let asker = if self.terminal {
             Asker::new(ask)
@@ -51,13 +51,14 @@ impl Reach {
             channel_buffer: sizes.channel_buffer,
             ..Sizing::default()
         };
-        (Connector::ssh(Dialer::new(asker, sizing)), questions)
+        let connector = Connector::ssh(Dialer::new(asker.clone(), sizing));
+        (connector, asker, questions)
     }
 }
 
 /// Reads what is named on the command line: inventories, ssh_config, variables, a password.
 pub(super) async fn prepare(args: &HostArgs) -> Result<Ready, Fault> {
-    let (ready, mistakes) = prepare_for(args, &[], &[]).await?;
+    let (ready, mistakes) = prepare_for(args, &WorkArgs::default(), &[]).await?;
     if mistakes.is_empty() {
         Ok(ready)
     } else {
@@ -69,7 +70,7 @@ pub(super) async fn prepare(args: &HostArgs) -> Result<Ready, Fault> {
 /// inventory comes beside the rest, to be told together with what is wrong with the playbook.
 async fn prepare_for(
     args: &HostArgs,
-    vars: &[String],
+    work: &WorkArgs,
     more: &[PathBuf],
 ) -> Result<(Ready, Vec<Diagnostic>), Fault> {
     let fleet = match args.sandbox {
@@ -101,7 +102,12 @@ async fn prepare_for(
         inventory,
         listed,
         limit: args.limit.clone(),
-        vars: parse_vars(vars)?,
+        vars: parse_vars(&work.vars)?,
+        selection: Selection {
+            tags: work.tags.clone(),
+            skip: work.skip_tags.clone(),
+            start_at: work.start_at.clone(),
+        },
         reaching,
         fanout: fanout(args)?,
         allow_empty: args.allow_empty,
@@ -120,17 +126,17 @@ async fn prepare_for(
 pub(super) async fn plan_of(
     path: &Path,
     args: &HostArgs,
-    vars: &[String],
+    work: &WorkArgs,
 ) -> Result<(Built, Reach), Fault> {
     let text = read_text(path, playbook::MAX_BYTES)?;
     let source = Arc::new(Source {
         path: path.to_owned(),
         text: text.into(),
     });
-    let loaded = playbook::load(&source);
+    let loaded = playbook::load(&source, &read_tasks);
     let more = loaded.playbook.as_ref();
     let more = more.map_or_else(Vec::new, |playbook| playbook_inventories(playbook, args));
-    let (ready, mut mistakes) = prepare_for(args, vars, &more).await?;
+    let (ready, mut mistakes) = prepare_for(args, work, &more).await?;
     mistakes.extend(loaded.mistakes);
     let Some(playbook) = loaded.playbook else {
         return Err(wrong(mistakes));
@@ -196,6 +202,22 @@ fn read_text(path: &Path, limit: u64) -> Result<String, Fault> {
             "is not UTF-8 text: the byte at offset {at} does not belong there"
         ))
     })
+}
+
+/// A file of tasks that a playbook includes.
+fn read_tasks(path: &Path) -> Result<String, String> {
+    let fault = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("does not exist ({})", path.display()),
+        _ => format!("cannot be read: {error}"),
+    };
+    let file = std::fs::File::open(path).map_err(fault)?;
+    let mut text = String::new();
+    let read = file.take(playbook::MAX_BYTES + 1).read_to_string(&mut text);
+    read.map_err(fault)?;
+    if text.len() as u64 > playbook::MAX_BYTES {
+        return Err(format!("is larger than {} MiB", playbook::MAX_BYTES >> 20));
+    }
+    Ok(text)
 }
 
 /// `None` where none is named.
@@ -353,8 +375,13 @@ pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
 fn parse_vars(given: &[String]) -> Result<Vars, Fault> {
     let mut vars = Vars::new();
     for text in given {
+        if let Some(path) = text.strip_prefix('@') {
+            vars.extend(read_vars(Path::new(path))?);
+            continue;
+        }
         let Some((name, value)) = text.split_once('=') else {
-            return Err(Fault::usage(format!("`-e {text}`: NAME=VALUE is needed")));
+            let message = format!("`-e {text}`: NAME=VALUE or @FILE is needed");
+            return Err(Fault::usage(message));
         };
         let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
         let good =
@@ -365,9 +392,15 @@ fn parse_vars(given: &[String]) -> Result<Vars, Fault> {
                 "`-e {text}`: `{name}` is no variable name ({help})"
             )));
         }
-        vars.insert(name.to_owned(), serde_json::Value::String(value.to_owned()));
+        vars.insert(name.to_owned(), playbook::plain_value(value));
     }
     Ok(vars)
+}
+
+fn read_vars(path: &Path) -> Result<Vars, Fault> {
+    let text = read_text(path, playbook::MAX_BYTES)?.into();
+    let path = path.to_owned();
+    playbook::variables(&Arc::new(Source { path, text })).map_err(Fault::Wrong)
 }
 
 /// Folds host names for people.

@@ -42,6 +42,8 @@ pub(super) struct Work {
     pub(super) reach: Reach,
     pub(super) sizes: Sizes,
     pub(super) deadline: Option<Duration>,
+    /// No command is run.
+    pub(super) check: bool,
     /// Bytes pass through as they are.
     pub(super) raw: bool,
     /// What standard output gets.
@@ -65,6 +67,7 @@ impl Work {
             reach,
             sizes,
             deadline,
+            check: false,
             raw: false,
             format: Format::Text,
             listing: None,
@@ -98,7 +101,7 @@ pub(super) async fn carry_out(work: Work, output: &OutputArgs) -> Result<Done, F
     signals::watch(audience).map_err(|error| Fault::usage(format!("no signals: {error}")))?;
     let printing = printing(&work, output)?;
     let (events, shown) = mpsc::channel(EVENT_QUEUE);
-    let (connector, questions) = work.reach.connector(work.sizes);
+    let (connector, asker, questions) = work.reach.connector(work.sizes);
     let setup = printer::Setup {
         controls,
         curtain,
@@ -114,6 +117,8 @@ pub(super) async fn carry_out(work: Work, output: &OutputArgs) -> Result<Done, F
     };
     let setup = engine::Setup {
         stdin,
+        asker,
+        check: work.check,
         plan: Arc::new(work.plan),
         connector,
         spill: SpillBudget::new(DEFAULT_SPILL),

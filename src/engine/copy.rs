@@ -44,6 +44,10 @@ impl Shared {
             | Action::Script { .. }
             | Action::Local(_)
             | Action::List(_)
+            | Action::WaitFor(_)
+            | Action::Ask(_)
+            | Action::Assert(_)
+            | Action::Set(_)
             | Action::Print(_)
             | Action::Pause(_) => return Worked::default(),
         };

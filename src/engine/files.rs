@@ -96,7 +96,11 @@ async fn perform(
         | Action::Script { .. }
         | Action::Local(_)
         | Action::Print(_)
-        | Action::Pause(_) => Worked::default(),
+        | Action::Pause(_)
+        | Action::Ask(_)
+        | Action::Assert(_)
+        | Action::Set(_)
+        | Action::WaitFor(_) => Worked::default(),
     }
 }
 
@@ -118,7 +122,7 @@ pub(super) async fn follow(
     let (stop, meter) = (CancellationToken::new(), Meter::default());
     let mut work = std::pin::pin!(perform(errand, &meter, say, stop.clone()));
     let mut limit = std::pin::pin!(clock.limit(job.timeout));
-    let mut rows = job.register.as_ref().map(|_| Vec::new());
+    let mut rows = job.keep.then(Vec::new);
     let copies = matches!(job.action, Action::Upload(_) | Action::Download(_));
     let mut ticks = tokio::time::interval(PROGRESS);
     let mut shown = Progress::default();

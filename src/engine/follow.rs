@@ -118,11 +118,7 @@ impl<'a> Follow<'a> {
         clock: &'a Clock,
         more: bool,
     ) -> Self {
-        let limit = if job.register.is_some() {
-            CAPTURE_LIMIT
-        } else {
-            0
-        };
+        let limit = if job.keep { CAPTURE_LIMIT } else { 0 };
         let split = [Splitter::new(Stream::Stdout), Splitter::new(Stream::Stderr)];
         let kept = [Capture::new(limit), Capture::new(limit)];
         let rows = Rowing::of(job);

@@ -3,7 +3,7 @@
 //! It carries out orders and says what happened. It decides nothing about other hosts, about what
 //! comes next, or about what an ending means for the run.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,12 @@ use tokio::sync::{mpsc, watch};
 use super::attempts::{Attempted, Attempts};
 use super::follow::{Follow, Followed};
 use super::outbox::{Outbox, SpillLost, Ways};
+use super::perform::{Shared, Turn};
 use super::sftp::Refused;
 use super::state::{Level, News, Order};
 use super::{Desk, files};
 use crate::event::Severity;
-use crate::job::{Action, Command, HostId, Input, Job, ROWS_LIMIT, Registered, TaskId};
+use crate::job::{Action, Command, HostId, Input, Job, Memory, TaskId, TaskRef};
 use crate::outcome::{Cause, Failure, HostProblem, Outcome, Phase, Remains};
 use crate::output::backlog::Backlog;
 use crate::session::{Process, Session, Spawn, SpawnError, Stdin};
@@ -26,12 +27,18 @@ use crate::target::{Dial, Way};
 
 /// One host at work.
 pub(super) struct Lane {
-    id: HostId,
-    desk: Arc<Desk>,
-    out: Outbox,
-    cancel: watch::Receiver<Level>,
+    pub(super) id: HostId,
+    pub(super) desk: Arc<Desk>,
+    pub(super) out: Outbox,
+    pub(super) cancel: watch::Receiver<Level>,
     open: Option<Open>,
-    registered: BTreeMap<String, Registered>,
+    /// What its tasks have left behind.
+    pub(super) memory: Memory,
+    /// Handlers that are due: their places in the play.
+    pub(super) notified: HashSet<TaskId>,
+    /// What one host did for all, and how much of it is known here.
+    pub(super) shared: watch::Receiver<Vec<Shared>>,
+    pub(super) learned: usize,
 }
 
 struct Open {
@@ -47,7 +54,7 @@ const SAID: &str = "fanrun:";
 type Started = Result<Process, SpawnError>;
 
 /// Why an order was not carried out.
-enum Halt {
+pub(super) enum Halt {
     /// The host cannot be worked on.
     Problem(HostProblem),
     /// The run is being stopped.
@@ -74,6 +81,7 @@ impl Lane {
             std::env::temp_dir(),
             desk.spill.clone(),
         );
+        let shared = desk.shared.subscribe();
         let out = Outbox::new(id, ways, cancel.clone(), backlog);
         Self {
             id,
@@ -81,7 +89,10 @@ impl Lane {
             out,
             cancel,
             open: None,
-            registered: BTreeMap::new(),
+            memory: Memory::default(),
+            notified: HashSet::new(),
+            shared,
+            learned: 0,
         }
     }
 
@@ -114,123 +125,157 @@ impl Lane {
         }
     }
 
-    async fn perform(&mut self, task: TaskId) -> Result<(), Halt> {
-        let job = match self.desk.plan.job(self.id, task, &self.registered) {
-            Ok(job) => job,
-            Err((task, reason)) => {
-                self.out.say_beginning(News::TaskStart(task.clone())).await;
-                let outcome = Outcome::Failed(Failure::NotStarted { reason });
-                self.out
-                    .say(News::TaskEnd {
-                        task,
-                        outcome,
-                        took: Duration::ZERO,
-                        tally: None,
-                    })
-                    .await?;
-                return Ok(());
-            }
-        };
+    /// Does what a job says, once. The task begins when its command has been sent.
+    pub(super) async fn attempt(&mut self, job: &Job, turn: &mut Turn) -> Result<Followed, Halt> {
         let desk = Arc::clone(&self.desk);
-        let way = desk.plan.way(self.id, task.play);
-        let began;
-        let followed = match &job.action {
+        let way = desk.plan.way_of(self.id, job.task.id);
+        match &job.action {
             Action::Run(command) => {
                 let process = self
-                    .begin(&way, || spawn(&desk, &job, command.clone()))
+                    .begin(&way, || spawn(&desk, job, command.clone()))
                     .await?;
-                began = self.say_start(&job).await?;
-                self.follow(process, &job).await?
+                self.begin_turn(job, turn).await;
+                self.follow(process, job).await
             }
             Action::Local(command) => {
                 let mut here = Session::local();
-                let started = here.start(spawn(&desk, &job, command.clone())).await;
-                began = self.say_start(&job).await?;
-                self.follow_here(here, started, &job).await?
+                let started = here.start(spawn(&desk, job, command.clone())).await;
+                self.begin_turn(job, turn).await;
+                self.follow_here(here, started, job).await
             }
             Action::Script {
                 name,
                 content,
                 args,
             } => {
-                let path = match self.deliver(&way, name, content).await? {
-                    Ok(path) => path,
-                    Err(outcome) => {
-                        began = self.say_start(&job).await?;
-                        return self.say_end(job, Followed::of(outcome), began).await;
-                    }
-                };
-                let argv: Vec<String> = [&path].into_iter().chain(args).cloned().collect();
-                let run = || spawn(&desk, &job, Command::Argv(argv.clone()));
-                let process = self.begin(&way, run).await?;
-                began = self.say_start(&job).await?;
-                let followed = self.follow(process, &job).await?;
-                self.remove_script(&path).await?;
-                followed
+                self.run_script(&way, job, (name, content, args), turn)
+                    .await
             }
             Action::List(_) | Action::Upload(_) | Action::Download(_) => {
                 let client = self.sftp(&way).await?;
-                began = self.say_start(&job).await?;
-                self.work_on_files(&way, client, &job).await?
+                self.begin_turn(job, turn).await;
+                self.work_on_files(&way, client, job).await
             }
+            Action::WaitFor(what) => {
+                self.begin_turn(job, turn).await;
+                self.wait_for(&way, what, job.timeout)
+                    .await
+                    .map(Followed::of)
+            }
+            Action::Print(_)
+            | Action::Pause(_)
+            | Action::Ask(_)
+            | Action::Assert(_)
+            | Action::Set(_) => {
+                self.begin_turn(job, turn).await;
+                self.do_here(job).await.map(Followed::of)
+            }
+        }
+    }
+
+    /// Actions without a host.
+    async fn do_here(&mut self, job: &Job) -> Result<Outcome, Halt> {
+        match &job.action {
             Action::Print(text) => {
-                began = self.say_start(&job).await?;
-                self.out
-                    .say(News::Print(job.task.clone(), text.clone()))
-                    .await?;
-                Followed::of(Outcome::Ok { status: None })
+                let said = News::Print(job.task.clone(), text.clone());
+                self.out.say(said).await?;
             }
-            Action::Pause(time) => {
-                began = self.say_start(&job).await?;
-                Followed::of(self.pause(*time).await)
+            Action::Pause(time) => return Ok(self.pause(*time).await),
+            Action::Ask(question) => return Ok(self.ask(question).await),
+            Action::Assert(Some(reason)) => {
+                let reason = reason.clone();
+                return Ok(Outcome::Failed(Failure::Assert { reason }));
+            }
+            Action::Assert(None)
+            | Action::Set(_)
+            | Action::Run(_)
+            | Action::Local(_)
+            | Action::Script { .. }
+            | Action::List(_)
+            | Action::Upload(_)
+            | Action::Download(_)
+            | Action::WaitFor(_) => {}
+        }
+        Ok(Outcome::Ok { status: None })
+    }
+
+    async fn run_script(
+        &mut self,
+        way: &Arc<Way>,
+        job: &Job,
+        (name, content, args): (&str, &Bytes, &[String]),
+        turn: &mut Turn,
+    ) -> Result<Followed, Halt> {
+        let desk = Arc::clone(&self.desk);
+        let path = match self.deliver(way, name, content).await? {
+            Ok(path) => path,
+            Err(outcome) => {
+                self.begin_turn(job, turn).await;
+                return Ok(Followed::of(outcome));
             }
         };
-        self.say_end(job, followed, began).await
+        let argv: Vec<String> = [&path].into_iter().chain(args).cloned().collect();
+        let run = || spawn(&desk, job, Command::Argv(argv.clone()));
+        let process = self.begin(way, run).await?;
+        self.begin_turn(job, turn).await;
+        let followed = self.follow(process, job).await?;
+        self.remove_script(&path).await?;
+        Ok(followed)
     }
 
-    async fn say_start(&mut self, job: &Job) -> Result<Instant, Halt> {
-        let began = Instant::now();
-        self.out.belongs_to(&job.task);
-        self.out
-            .say_beginning(News::TaskStart(job.task.clone()))
-            .await;
-        Ok(began)
-    }
-
-    async fn say_end(&mut self, job: Job, followed: Followed, began: Instant) -> Result<(), Halt> {
-        let took = began.elapsed();
-        self.say_warnings(followed.warnings).await?;
-        if let Some(name) = job.register {
-            let kept = Registered {
-                truncated: followed.stdout.is_truncated()
-                    || followed.stderr.is_truncated()
-                    || followed
-                        .rows
-                        .as_ref()
-                        .is_some_and(|rows| rows.len() >= ROWS_LIMIT),
-                stdout: followed.stdout.into_bytes(),
-                stderr: followed.stderr.into_bytes(),
-                rows: followed.rows,
-                unparsed: followed.unparsed,
-                tally: followed.tally,
-                outcome: followed.outcome.clone(),
-                duration: took,
-            };
-            self.registered.insert(name, kept);
+    /// Whether a path exists where the job's command would run.
+    pub(super) async fn exists(
+        &mut self,
+        job: &Job,
+        path: &str,
+    ) -> Result<Result<bool, String>, Halt> {
+        if let Action::Local(_) = job.action {
+            let folder = std::path::Path::new(job.cwd.as_deref().unwrap_or(""));
+            return Ok(Ok(folder.join(path).symlink_metadata().is_ok()));
         }
-        let (task, outcome) = (job.task, followed.outcome);
-        Ok(self
-            .out
-            .say(News::TaskEnd {
-                task,
-                outcome,
-                took,
-                tally: followed.tally,
-            })
-            .await?)
+        let way = self.desk.plan.way_of(self.id, job.task.id);
+        self.exists_there(&way, path, job.cwd.clone()).await
     }
 
-    async fn say_warnings(&mut self, more: Vec<String>) -> Result<(), SpillLost> {
+    pub(super) async fn exists_there(
+        &mut self,
+        way: &Arc<Way>,
+        path: &str,
+        cwd: Option<String>,
+    ) -> Result<Result<bool, String>, Halt> {
+        let path = quote(path);
+        let text = format!(
+            "if [ -e {path} ] || [ -L {path} ]; then printf '\\n{SAID}yes'; else printf '\\n{SAID}no'; fi"
+        );
+        let spawn = Spawn {
+            cwd,
+            ..in_sh(text, Stdin::Closed)
+        };
+        let said = self.aside(way, spawn).await?;
+        Ok(said.and_then(|said| match said.rsplit_once(SAID) {
+            Some((_, "yes")) => Ok(true),
+            Some((_, "no")) => Ok(false),
+            Some(_) | None => Err(format!(
+                "cannot tell whether {path} exists: the remote shell said {}",
+                crate::text::printable(said.as_bytes())
+            )),
+        }))
+    }
+
+    pub(super) async fn begin_turn(&mut self, job: &Job, turn: &mut Turn) {
+        if turn.began.is_none() {
+            turn.began = Some(self.say_start(&job.task).await);
+        }
+    }
+
+    pub(super) async fn say_start(&mut self, task: &TaskRef) -> Instant {
+        let began = Instant::now();
+        self.out.belongs_to(task);
+        self.out.say_beginning(News::TaskStart(task.clone())).await;
+        began
+    }
+
+    pub(super) async fn say_warnings(&mut self, more: Vec<String>) -> Result<(), SpillLost> {
         let from_session = self.open.as_mut().map(|open| open.session.take_warnings());
         for text in from_session.into_iter().flatten().chain(more) {
             self.out.say(News::Note(Severity::Warning, text)).await?;
@@ -347,7 +392,7 @@ impl Lane {
     }
 
     /// True when a connection was opened just now.
-    async fn connect(&mut self, way: &Arc<Way>) -> Result<bool, Halt> {
+    pub(super) async fn connect(&mut self, way: &Arc<Way>) -> Result<bool, Halt> {
         if self
             .open
             .as_ref()
@@ -392,6 +437,7 @@ impl Lane {
             let attempt = attempts.dropped() + 1;
             self.out
                 .say_beginning(News::Retry {
+                    task: None,
                     attempt,
                     delay,
                     reason,
@@ -493,7 +539,7 @@ impl Lane {
         Ok(super::follow::aside(&mut open.session, spawn).await)
     }
 
-    async fn pause(&self, time: Duration) -> Outcome {
+    pub(super) async fn pause(&self, time: Duration) -> Outcome {
         let mut cancel = self.cancel.clone();
         tokio::select! {
             () = tokio::time::sleep(time) => Outcome::Ok { status: None },
@@ -503,7 +549,7 @@ impl Lane {
         }
     }
 
-    async fn rest(&mut self) -> Result<(), SpillLost> {
+    pub(super) async fn rest(&mut self) -> Result<(), SpillLost> {
         if let Some(open) = self.open.take() {
             open.session.close().await;
         }

@@ -13,6 +13,7 @@ mod follow;
 mod lane;
 mod list;
 mod outbox;
+mod perform;
 mod rows;
 mod sftp;
 pub mod shape;
@@ -20,6 +21,7 @@ pub mod sizing;
 pub mod state;
 mod sums;
 mod termination;
+mod waiting;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,13 +34,15 @@ use crate::event::{Event, RunInfo, What};
 use crate::job::HostId;
 use crate::outcome::Outcome;
 use crate::output::backlog::SpillBudget;
-use crate::plan::Plan;
+use crate::plan::{Plan, Play, Task};
+use crate::playbook;
 use crate::recap::Recap;
 use crate::session::Connector;
+use crate::session::ssh::Asker;
 use clock::Clock;
 use lane::Lane;
 use outbox::Ways;
-use shape::{Gate, PlayShape, Rollout, Shape, TaskShape};
+use shape::{Block, Gate, PlayShape, Rollout, Shape, TaskShape};
 use state::{Effect, Input, Level, News, Order, RunState};
 
 /// What a run needs.
@@ -61,6 +65,10 @@ pub struct Setup {
     pub backlog_memory: usize,
     /// Our standard input, for a job that reads it.
     pub stdin: Option<mpsc::Receiver<Bytes>>,
+    /// Whoever can be asked.
+    pub asker: Asker,
+    /// Hosts are connected to and conditions looked at, but no command is run.
+    pub check: bool,
 }
 
 /// What reaches the run from outside while it goes on.
@@ -97,6 +105,11 @@ struct Desk {
     backlog_memory: usize,
     stdin: Mutex<Option<mpsc::Receiver<Bytes>>>,
     copies: copy::Shared,
+    asker: Asker,
+    /// No command is run.
+    check: bool,
+    /// What one host did for all, in order.
+    shared: watch::Sender<Vec<perform::Shared>>,
 }
 
 impl Desk {
@@ -135,6 +148,9 @@ pub async fn run(
         spill: setup.spill,
         backlog_memory: setup.backlog_memory,
         stdin: Mutex::new(setup.stdin),
+        asker: setup.asker,
+        check: setup.check,
+        shared: watch::Sender::new(Vec::new()),
     });
     let teller = Teller::new(events);
     let orders = HashMap::new();
@@ -160,18 +176,10 @@ fn shape(setup: &Setup) -> Shape {
         tasks: play
             .tasks
             .iter()
-            .map(|task| TaskShape {
-                reference: task.reference.clone(),
-                on_failure: task.on_failure,
-                gate: if play.linear {
-                    Gate::Together
-                } else {
-                    Gate::None
-                },
-            })
+            .map(|task| task_shape(play, task))
             .collect(),
-        blocks: Vec::new(),
-        rollout: Rollout::default(),
+        blocks: play.blocks.iter().map(block).collect(),
+        rollout: rollout(play.rollout.as_ref(), play.hosts.len()),
     });
     let hosts = setup
         .plan
@@ -183,6 +191,46 @@ fn shape(setup: &Setup) -> Shape {
         hosts,
         plays: plays.collect(),
         keep_open: setup.keep_open,
+    }
+}
+
+fn task_shape(play: &Play, task: &Task) -> TaskShape {
+    let control = &task.control;
+    let gate = match (&control.rollout, control.fanout) {
+        _ if control.once => Gate::Once,
+        (Some(_), _) => Gate::Batches(rollout(control.rollout.as_ref(), play.hosts.len())),
+        (None, Some(places)) => Gate::Limit(places),
+        (None, None) if play.linear => Gate::Together,
+        (None, None) => Gate::None,
+    };
+    TaskShape {
+        reference: task.reference.clone(),
+        on_failure: task.on_failure,
+        gate,
+    }
+}
+
+fn block(block: &playbook::Block) -> Block {
+    Block {
+        body: block.body.clone(),
+        rescue: block.rescue.clone(),
+        always: block.always.clone(),
+    }
+}
+
+/// Parts of the hosts as numbers of them.
+fn rollout(rollout: Option<&playbook::Rollout>, hosts: usize) -> Rollout {
+    let Some(rollout) = rollout else {
+        return Rollout::default();
+    };
+    Rollout {
+        batches: rollout
+            .batches
+            .iter()
+            .map(|share| share.batch(hosts))
+            .collect(),
+        max_failures: rollout.max_failures.map(|share| share.at_most(hosts)),
+        pause: rollout.pause,
     }
 }
 

@@ -30,8 +30,13 @@ pub(super) struct Outbox {
     task: Option<TaskRef>,
     /// Makes rows of what goes on to the loop: so what waits, waits as bytes.
     rows: Option<Rowing>,
+    /// Rows of earlier processes of the same task.
+    rows_counted: u64,
     muted: bool,
     dropped: u64,
+    /// The last line of each stream of the task, and of its processes before this one.
+    numbered: [u64; 2],
+    numbered_before: [u64; 2],
 }
 
 /// The two channels to the loop.
@@ -64,8 +69,11 @@ impl Outbox {
             held: VecDeque::new(),
             task: None,
             rows: None,
+            rows_counted: 0,
             muted: false,
             dropped: 0,
+            numbered: [0; 2],
+            numbered_before: [0; 2],
         }
     }
 
@@ -96,11 +104,21 @@ impl Outbox {
     pub(super) fn belongs_to(&mut self, task: &TaskRef) {
         self.task = Some(task.clone());
         self.rows = None;
+        self.rows_counted = 0;
         self.muted = false;
+        self.numbered = [0; 2];
+        self.numbered_before = [0; 2];
+    }
+
+    /// Another process of the same task follows: its lines are counted on from here, since line
+    /// numbers of a task have no gap.
+    pub(super) fn next_process(&mut self) {
+        self.numbered_before = self.numbered;
     }
 
     /// Standard output offered from now on becomes rows as well.
-    pub(super) fn parse(&mut self, rows: Rowing) {
+    pub(super) fn parse(&mut self, mut rows: Rowing) {
+        rows.count_from(self.rows_counted);
         self.rows = Some(rows);
     }
 
@@ -122,11 +140,15 @@ impl Outbox {
                 self.say(News::Rows(task.clone(), first, block)).await?;
             }
         }
+        self.rows_counted = rows.as_ref().map_or(self.rows_counted, Rowing::counted);
         Ok(rows)
     }
 
     /// Takes a block without waiting.
-    pub(super) fn offer(&mut self, block: Block) {
+    pub(super) fn offer(&mut self, mut block: Block) {
+        let at = usize::from(block.stream == Stream::Stderr);
+        block.first_line += self.numbered_before[at];
+        self.numbered[at] = block.first_line + u64::from(block.lines) - 1;
         if self.muted {
             self.dropped += block.bytes.len() as u64;
             return;

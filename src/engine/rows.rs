@@ -25,6 +25,8 @@ pub(super) struct Rowing {
     stop_when: Option<Predicate>,
     /// The number of the next row, from 1.
     next: u64,
+    /// Rows of earlier processes of the same task.
+    before: u64,
     /// For later tasks, if they are wanted.
     kept: Option<Kept>,
     end: Option<RowsEnd>,
@@ -68,9 +70,20 @@ impl Rowing {
             parser: Parser::new(&parsing.spec),
             stop_when: parsing.stop_when.clone(),
             next: 1,
-            kept: job.register.as_ref().map(|_| Kept::default()),
+            before: 0,
+            kept: job.keep.then(Kept::default),
             end: None,
         })
+    }
+
+    /// Goes on counting after the rows of processes before: a task's row numbers have no gap.
+    pub(super) fn count_from(&mut self, before: u64) {
+        (self.before, self.next) = (before, before + 1);
+    }
+
+    /// How many rows the task has had so far.
+    pub(super) fn counted(&self) -> u64 {
+        self.next - 1
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -102,7 +115,7 @@ impl Rowing {
     pub(super) fn into_rowed(self) -> Rowed {
         Rowed {
             rows: self.kept.map(|kept| kept.rows),
-            total: self.next - 1,
+            total: self.next - 1 - self.before,
             unparsed: self.parser.into_unparsed(),
             end: self.end,
         }

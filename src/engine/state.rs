@@ -12,7 +12,7 @@ use super::shape::{Gate, Going, Rollout, Shape};
 use crate::event::{Block, HostState, Severity, What};
 use crate::job::{HostId, OnFailure, PlayId, TaskId, TaskRef};
 use crate::listing::Entry;
-use crate::outcome::{HostProblem, Outcome, Remains};
+use crate::outcome::{Effort, HostProblem, Outcome, Remains};
 use crate::rows::Row;
 use crate::target::HostName;
 use crate::transfer::{Progress, Tally};
@@ -53,6 +53,8 @@ pub enum News {
     },
     /// An attempt was dropped; another follows.
     Retry {
+        /// The task that is tried again; `None` where it is the connection.
+        task: Option<TaskRef>,
         /// The next attempt's number, from 2.
         attempt: u32,
         /// The wait before it.
@@ -86,6 +88,8 @@ pub enum News {
         took: Duration,
         /// What it moved or found.
         tally: Option<Tally>,
+        /// How often it was tried.
+        effort: Effort,
     },
     /// An order was carried out by doing nothing: it was not due on this host, and nobody needs to
     /// hear of it (a handler that nothing notified).
@@ -216,6 +220,8 @@ struct Turn {
     of_task: Option<TaskTurn>,
     /// A task that one host does for all: its place.
     once: Option<usize>,
+    /// Such tasks that have been done, and whether they failed: later batches pass them by.
+    was_once: Vec<(usize, bool)>,
     /// A wait between two batches is going on.
     waits: bool,
 }
@@ -359,28 +365,29 @@ impl RunState {
                 self.emit_rows(host, task, first, rows, now);
             }
             News::Rows(task, first, rows) => self.emit_rows(host, task, first, rows, now),
-            News::Entries(task, entries) => self.emit(
-                What::Entries {
+            News::Entries(task, entries) => {
+                let what = What::Entries {
                     host,
                     task,
                     entries,
-                },
-                now,
-            ),
-            News::Progress(task, progress) => self.emit(
-                What::Progress {
+                };
+                self.emit(what, now);
+            }
+            News::Progress(task, progress) => {
+                let what = What::Progress {
                     host,
                     task,
                     progress,
-                },
-                now,
-            ),
+                };
+                self.emit(what, now);
+            }
             News::Print(task, text) => self.emit(What::Print { host, task, text }, now),
             News::TaskEnd {
                 task,
                 outcome,
                 took,
                 tally,
+                effort,
             } => {
                 self.host(id).running = None;
                 self.host(id).not_ended = self.host(id).not_ended.saturating_sub(1);
@@ -393,6 +400,7 @@ impl RunState {
                     took,
                     tally,
                     rescued,
+                    effort,
                 };
                 self.emit(ended, now);
                 self.on_task_end(id, &task, verdict, now);
@@ -403,14 +411,13 @@ impl RunState {
             }
             News::Stopped => self.settle(id, HostState::Cancelled, now),
             News::Note(severity, message) => {
-                self.emit(
-                    What::Diagnostic {
-                        host: Some(host),
-                        severity,
-                        message,
-                    },
-                    now,
-                );
+                let host = Some(host);
+                let what = What::Diagnostic {
+                    host,
+                    severity,
+                    message,
+                };
+                self.emit(what, now);
             }
             News::Ended => self.on_lane_gone(id, now),
             News::Panicked(message) => self.on_panic(id, message, now),
@@ -445,11 +452,13 @@ impl RunState {
                 retries,
             },
             News::Retry {
+                task,
                 attempt,
                 delay,
                 reason,
             } => What::Retry {
                 host,
+                task,
                 attempt,
                 delay,
                 reason,
@@ -514,6 +523,7 @@ impl RunState {
     fn pass_on(&mut self, id: HostId, failed: bool, now: Duration) {
         let at = self.host(id).next;
         if self.turn.once.take_if(|once| *once == at).is_some() {
+            self.turn.was_once.push((at, failed));
             self.take_others_along(id, at, failed, now);
         }
         match self.walk(id, failed) {
@@ -577,7 +587,12 @@ impl RunState {
             .filter(|other| waits(&self.hosts[other.0 as usize]))
             .copied()
             .collect();
-        for other in others {
+        self.pass_by(others, failed, now);
+    }
+
+    /// Moves hosts past a task that another one has done for them.
+    fn pass_by(&mut self, hosts: impl IntoIterator<Item = HostId>, failed: bool, now: Duration) {
+        for other in hosts {
             let host = self.host(other);
             host.not_ended = host.not_ended.saturating_sub(1);
             match self.walk(other, failed) {
@@ -593,6 +608,7 @@ impl RunState {
     fn leave_once(&mut self, id: HostId, now: Duration) {
         let at = self.host(id).next;
         if self.turn.once.take_if(|once| *once == at).is_some() {
+            self.turn.was_once.push((at, true));
             self.take_others_along(id, at, true, now);
         }
     }
@@ -690,6 +706,7 @@ impl RunState {
                     took: now.saturating_sub(started),
                     tally: None,
                     rescued: false,
+                    effort: Effort::default(),
                 },
                 now,
             );
@@ -862,6 +879,11 @@ impl RunState {
         let there = waiting.into_iter().filter(|id| host(id).next == at);
         let mut there: VecDeque<HostId> = there.collect();
         self.turn.limit = None;
+        let done = self.turn.was_once.iter().find(|(once, _)| *once == at);
+        if let Some(&(_, failed)) = done {
+            self.pass_by(there, failed, now);
+            return self.release(now);
+        }
         match play.tasks[at].gate.clone() {
             Gate::None | Gate::Together => {}
             Gate::Once => {

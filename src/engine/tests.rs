@@ -36,6 +36,7 @@ fn ground(hosts: usize, fanout: usize) -> Ground {
         listed: true,
         limit: None,
         vars: serde_json::Map::new(),
+        selection: crate::plan::Selection::default(),
         reaching: Reaching {
             user: Some(UserName::new("tester").unwrap()),
             port: None,
@@ -63,7 +64,9 @@ fn playbook(text: &str, ground: &Ground) -> Plan {
         path: "test.yml".into(),
         text: text.into(),
     };
-    let loaded = crate::playbook::load(&Arc::new(source)).sound().unwrap();
+    let loaded = crate::playbook::load(&Arc::new(source), &|_| Err("is missing".into()))
+        .sound()
+        .unwrap();
     crate::plan::build(loaded, ground).unwrap().plan
 }
 
@@ -80,6 +83,8 @@ fn exec(hosts: usize, fanout: usize, timeout: Option<Duration>) -> Plan {
 
 fn setup(plan: Plan, dial: impl Fn(&Dial) -> Dialled + Send + Sync + 'static) -> Setup {
     Setup {
+        asker: crate::session::ssh::Asker::none(),
+        check: false,
         plan: Arc::new(plan),
         connector: Connector::Scripted(Box::new(dial)),
         spill: SpillBudget::new(1 << 20),

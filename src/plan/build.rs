@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::control::{self, Selection};
 use super::values::{HOST_FIELDS, OWN_NAMES, RESULT_FIELDS};
 use super::{Plan, Play, Reaching, Step, Task, copies};
 use crate::diagnostic::{At, Diagnostic, Source};
@@ -27,6 +28,8 @@ pub struct Ground {
     pub limit: Option<String>,
     /// `-e`
     pub vars: Vars,
+    /// Which tasks are wanted.
+    pub selection: Selection,
     /// How hosts are reached.
     pub reaching: Reaching,
     /// `--fanout`
@@ -66,20 +69,24 @@ pub enum PlanError {
 /// All mistakes that can be found without connecting to anything.
 pub fn build(playbook: Playbook, ground: &Ground) -> Result<Built, PlanError> {
     let mut draft = Draft::new(ground);
-    let folder = playbook
-        .source
-        .path
-        .parent()
-        .unwrap_or(Path::new(""))
-        .to_owned();
-    let source = Arc::clone(&playbook.source);
     draft.doubtful = playbook.doubtful;
-    for play in playbook.plays {
-        draft.add_play(play, &folder, &source);
+    let mut started = false;
+    let mut names = Vec::new();
+    for mut play in playbook.plays {
+        let named = play.tasks.iter().filter_map(|task| task.name.as_ref());
+        names.extend(named.map(|name| name.text().to_owned()));
+        ground.selection.apply(&mut play, &mut started);
+        draft.add_play(play);
+    }
+    if started && draft.plays.iter().all(|play| play.tasks.is_empty()) {
+        draft.empty.push("no task is selected".to_owned());
+    }
+    if !started {
+        draft.errors.extend(ground.selection.no_start(&names));
     }
     let title = playbook.source.path.display().to_string();
     let mut plan = draft.finish(title, playbook.vars, |plan, doubts| {
-        let mut found = undefined_names(plan, &source, doubts);
+        let mut found = undefined_names(plan, doubts);
         found.extend(copies::flat_for_many(plan));
         found
     })?;
@@ -216,6 +223,11 @@ pub(super) fn plain_task(
         },
         on_failure: OnFailure::Stop,
         action: Step::Plain(action),
+        control: playbook::Control::default(),
+        notify: Vec::new(),
+        handler: false,
+        delegate: None,
+        source: None,
         env: Vec::new(),
         cwd: None,
         shell: None,
@@ -300,7 +312,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn add_play(&mut self, play: playbook::Play, folder: &Path, source: &Arc<Source>) {
+    fn add_play(&mut self, play: playbook::Play) {
         let mistakes = self.errors.len();
         let (name, hosts) = match &play.hosts {
             Hosts::Patterns(patterns) => {
@@ -331,15 +343,21 @@ impl<'a> Draft<'a> {
         if self.errors.len() > mistakes || name.is_empty() {
             self.hostless.insert(place);
         }
-        let mut tasks = Vec::with_capacity(play.tasks.len());
-        for (index, task) in play.tasks.into_iter().enumerate() {
+        let first_handler = play.tasks.len();
+        // Handlers of a play whose tasks are all left out have nobody to notify them.
+        let handlers = play.handlers.into_iter().filter(|_| first_handler > 0);
+        let mut tasks = Vec::with_capacity(first_handler);
+        for (index, task) in play.tasks.into_iter().chain(handlers).enumerate() {
             let id = TaskId {
                 play: place,
                 index: u16::try_from(index).unwrap_or(u16::MAX),
             };
             let register = task.register.clone();
-            match merge(id, task, &play.settings, folder, source) {
-                Ok(task) => tasks.push(task),
+            match merge(id, task, &play.settings) {
+                Ok(task) => tasks.push(Task {
+                    handler: index >= first_handler,
+                    ..task
+                }),
                 Err(mistake) => {
                     self.errors.push(*mistake);
                     self.doubtful.extend(register);
@@ -357,6 +375,64 @@ impl<'a> Draft<'a> {
             play.vars,
             &play.settings,
         );
+        self.join_tasks(play.blocks, play.rollout, &play.settings);
+    }
+
+    /// What holds the tasks of the play together that was added last.
+    fn join_tasks(
+        &mut self,
+        blocks: Vec<playbook::Block>,
+        rollout: Option<playbook::Rollout>,
+        settings: &playbook::Settings,
+    ) {
+        let Some(play) = self.plays.last_mut() else {
+            return;
+        };
+        play.blocks = blocks;
+        play.rollout = rollout;
+        let places = control::handler_places(play);
+        let mut delegated = Vec::new();
+        for task in &mut play.tasks {
+            let to = task.control.delegate_to.clone();
+            delegated.extend(to.map(|to| (task.reference.id, to)));
+            let place = |name: &playbook::Located<String>| places.get(&name.value).copied();
+            task.notify = task.control.notify.iter().filter_map(place).collect();
+        }
+        self.delegate(delegated, settings);
+    }
+
+    /// Finds the ways to the hosts that do tasks on behalf of others.
+    fn delegate(
+        &mut self,
+        tasks: Vec<(TaskId, playbook::Located<String>)>,
+        settings: &playbook::Settings,
+    ) {
+        let mut known: HashMap<HostName, Arc<Way>> = HashMap::new();
+        for (id, to) in tasks {
+            let hosts = self.select_at(&to.value, &to.at);
+            let [host] = hosts.as_slice() else {
+                if !hosts.is_empty() {
+                    let message = format!("`{}` is more than one host", to.value);
+                    let mistake = Diagnostic::error(message).at(&to.at.source, to.at.span, "");
+                    self.errors
+                        .push(mistake.help("a task is delegated to one host"));
+                }
+                continue;
+            };
+            let way = match known.get(&host.name) {
+                Some(way) => Arc::clone(way),
+                None => {
+                    let way = Arc::new(self.way(host, settings));
+                    known.insert(host.name.clone(), Arc::clone(&way));
+                    way
+                }
+            };
+            let play = self.plays.last_mut().map(|play| &mut play.tasks);
+            let task = play.and_then(|tasks| tasks.iter_mut().find(|t| t.reference.id == id));
+            if let Some(task) = task {
+                task.delegate = Some(way);
+            }
+        }
     }
 
     #[allow(
@@ -396,6 +472,8 @@ impl<'a> Draft<'a> {
             linear,
             fanout,
             tasks,
+            blocks: Vec::new(),
+            rollout: None,
             ways,
             vars,
         });
@@ -663,10 +741,9 @@ fn merge(
     id: TaskId,
     task: playbook::Task,
     play: &playbook::Settings,
-    folder: &Path,
-    source: &Arc<Source>,
 ) -> Result<Task, Box<Diagnostic>> {
     let name = task_name(&task);
+    let source = Arc::clone(&task.at.source);
     let (line, _) = task.at.line_column();
     let place = format!("{}:{line}", source.path.display());
     let own: HashSet<&str> = task.env.iter().map(|(name, _)| name.as_str()).collect();
@@ -687,7 +764,12 @@ fn merge(
             place: Some(place.into()),
         },
         on_failure: task.on_failure.or(play.on_failure).unwrap_or_default(),
-        action: step(task.action, folder)?,
+        action: step(task.action, source.path.parent().unwrap_or(Path::new("")))?,
+        control: task.control,
+        notify: Vec::new(),
+        handler: false,
+        delegate: None,
+        source: Some(source),
         env,
         cwd: task.cwd.or_else(|| play.cwd.clone()),
         shell: task.shell.or_else(|| play.shell.clone()),
@@ -719,6 +801,10 @@ fn step(action: playbook::Action, folder: &Path) -> Result<Step, Box<Diagnostic>
         playbook::Action::Download(copy) => copies::step(copy, folder, true)?,
         playbook::Action::Print(text) => Step::Print(text),
         playbook::Action::Pause(time) => Step::Pause(time),
+        playbook::Action::Ask(question) => Step::Ask(question),
+        playbook::Action::Assert { that, message } => Step::Assert { that, message },
+        playbook::Action::Set(values) => Step::Set(values),
+        playbook::Action::WaitFor(what) => Step::WaitFor(what),
         playbook::Action::Script { path, args } => {
             let file = folder.join(&path.value);
             let content = read_script(&file).map_err(|reason| {
@@ -787,6 +873,16 @@ fn task_name(task: &playbook::Task) -> String {
         }
         playbook::Action::Print(text) => format!("print: {}", text.text()),
         playbook::Action::Pause(time) => format!("pause {}", text::duration(*time)),
+        playbook::Action::Ask(question) => format!("ask: {}", question.text()),
+        playbook::Action::Assert { that, .. } => {
+            let that: Vec<&str> = that.iter().map(playbook::Condition::text).collect();
+            format!("assert {}", that.join(" and "))
+        }
+        playbook::Action::Set(values) => {
+            let names: Vec<&str> = values.iter().map(|(name, _)| name.as_str()).collect();
+            format!("set {}", names.join(", "))
+        }
+        playbook::Action::WaitFor(what) => control::wait_text(what),
     };
     task_name_of(&text)
 }
@@ -804,8 +900,18 @@ fn one_line(text: &str) -> String {
     format!("{}{more}", text::printable(first.as_bytes()))
 }
 
-/// Under each name the hosts that have a result, and whether there may be more of them.
-type Results<'a> = HashMap<&'a str, (HashSet<HostId>, bool)>;
+/// What earlier tasks define, by name.
+type Results<'a> = HashMap<&'a str, Defined>;
+
+/// Who has a value under a name.
+#[derive(Default)]
+struct Defined {
+    hosts: HashSet<HostId>,
+    /// There may be more hosts that have it.
+    elsewhere: bool,
+    /// It may be something else than a result.
+    is_free: bool,
+}
 
 /// `{{ name }}` in text, where there is something of that name: it is not filled in.
 fn bare_braces(plan: &Plan, found: Vec<playbook::Located<String>>) -> Vec<Diagnostic> {
@@ -818,7 +924,11 @@ fn bare_braces(plan: &Plan, found: Vec<playbook::Located<String>>) -> Vec<Diagno
         .chain(plan.targets.iter().map(|target| &target.vars));
     let mut known: HashSet<&str> = OWN_NAMES.into();
     known.extend(layers.flat_map(|vars| vars.keys().map(String::as_str)));
-    known.extend(tasks().filter_map(|task| task.register.as_deref()));
+    known.extend(
+        tasks()
+            .flat_map(|task| task.defines())
+            .map(|(name, _)| name),
+    );
     let warn = |braces: playbook::Located<String>| {
         let At { source, span, .. } = braces.at;
         let text = source.text.get(span.clone()).unwrap_or_default();
@@ -839,16 +949,27 @@ fn bare_braces(plan: &Plan, found: Vec<playbook::Located<String>>) -> Vec<Diagno
 }
 
 /// Names in templates that are not defined on some host, each place once.
-fn undefined_names(plan: &Plan, source: &Arc<Source>, doubts: &Doubts<'_>) -> Vec<Diagnostic> {
-    let mut found: BTreeMap<(usize, usize), Missing> = BTreeMap::new();
+fn undefined_names(plan: &Plan, doubts: &Doubts<'_>) -> Vec<Diagnostic> {
+    let mut found: BTreeMap<(usize, usize, usize), (Missing, Arc<Source>)> = BTreeMap::new();
+    let mut sources: Vec<Arc<Source>> = Vec::new();
     let mut registered: Results<'_> = HashMap::new();
     for play in &plan.plays {
         for task in &play.tasks {
             let hostless = doubts.about_hosts_of(task.reference.id.play);
+            let Some(source) = &task.source else {
+                continue;
+            };
+            let place = sources.iter().position(|known| Arc::ptr_eq(known, source));
+            let place = place.unwrap_or_else(|| {
+                sources.push(Arc::clone(source));
+                sources.len() - 1
+            });
+            let own = |own: &[&str], name: &playbook::Name| own.contains(&name.root());
             let in_files = task.names_in_documents();
             for name in task
-                .templates()
-                .flat_map(Template::names)
+                .mentions()
+                .into_iter()
+                .flat_map(|(text, names)| text.names().filter(move |name| !own(names, name)))
                 .chain(&in_files)
                 .chain(task.condition_names())
                 .filter(|name| !name.optional && !doubts.names.contains(name.root()))
@@ -862,20 +983,22 @@ fn undefined_names(plan: &Plan, source: &Arc<Source>, doubts: &Doubts<'_>) -> Ve
                 };
                 if let Some(missing) = missing {
                     found
-                        .entry((name.span.start, name.span.end))
-                        .or_insert(missing);
+                        .entry((place, name.span.start, name.span.end))
+                        .or_insert((missing, Arc::clone(source)));
                 }
             }
-            if let Some(name) = &task.register {
+            for (name, is_result) in task.defines() {
                 let results = registered.entry(name).or_default();
-                results.0.extend(&play.hosts);
-                results.1 |= hostless;
+                results.hosts.extend(&play.hosts);
+                // What is done once is known to all.
+                results.elsewhere |= hostless || task.control.once;
+                results.is_free |= !is_result;
             }
         }
     }
-    let describe = |(span, missing): ((usize, usize), Missing)| {
+    let describe = |(span, (missing, source)): ((usize, usize, usize), (Missing, Arc<Source>))| {
         let label = missing.label();
-        let mistake = Diagnostic::error(missing.message).at(source, span.0..span.1, label);
+        let mistake = Diagnostic::error(missing.message).at(&source, span.1..span.2, label);
         match missing.near {
             Some(near) => mistake.help(near),
             None => mistake,
@@ -917,7 +1040,7 @@ fn missing_on(
     if !everywhere.iter().any(|vars| vars.contains_key(root)) {
         let lacks = |id: &&HostId| {
             let target = &plan.targets[id.0 as usize];
-            let has = |(hosts, more): &(HashSet<HostId>, bool)| *more || hosts.contains(id);
+            let has = |defined: &Defined| defined.elsewhere || defined.hosts.contains(id);
             !target.vars.contains_key(root) && !results.is_some_and(has)
         };
         let hosts: Vec<HostName> = play
@@ -930,7 +1053,7 @@ fn missing_on(
             return Some(missing_name(plan, play, task, root, hosts, registered));
         }
     }
-    if results.is_some() {
+    if results.is_some_and(|defined| !defined.is_free) {
         missing_field(name, field, &RESULT_FIELDS)
     } else {
         None
@@ -963,7 +1086,7 @@ fn missing_name(
         .plays
         .iter()
         .flat_map(|play| &play.tasks)
-        .find(|t| t.register.as_deref() == Some(root));
+        .find(|t| t.defines().iter().any(|(name, _)| *name == root));
     let near = match later {
         Some(later) if later.reference.id > task.reference.id => Some(format!(
             "`{root}` is registered by a later task, `{}`",

@@ -5,27 +5,31 @@
 //! in later, one [`Job`] at a time.
 
 mod build;
+mod control;
 mod copies;
 mod reach;
 mod values;
 
 pub use build::{Built, Ground, PlanError, Single, build, listings, single};
+pub use control::{Moment, Selection};
 pub use copies::{Request, copies};
 pub use reach::{Defaults, Reaching};
 pub use values::on_rows;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::diagnostic::At;
+use crate::diagnostic::{At, Source};
 use crate::event::RunInfo;
 use crate::job::{
-    Action, Command, HostId, Input, Job, OnFailure, PlayId, Registered, TaskId, TaskRef,
+    Action, Command, HostId, Input, Job, OnFailure, PlayId, TaskId, TaskRef, WaitFor,
 };
 use crate::listing::{LastSeen, Listing};
-use crate::playbook::{Document, Line, Name, Parse, Template};
+use crate::playbook::{
+    self, Block, Condition, Control, Document, Filling, Line, Name, Parse, Rollout, Template,
+};
 use crate::rows::{Parsing, TableSpec};
 use crate::target::{Target, Vars, Way};
 use crate::transfer::How;
@@ -56,8 +60,12 @@ pub struct Play {
     pub linear: bool,
     /// How many hosts are worked on at once.
     pub fanout: usize,
-    /// Its tasks.
+    /// Its tasks; handlers stand at the end.
     pub tasks: Vec<Task>,
+    /// Its blocks, inner ones before those that they stand in.
+    pub blocks: Vec<Block>,
+    /// How its hosts are taken in turn.
+    pub rollout: Option<Rollout>,
     /// How each host is reached. Hosts that are reached the same way in several plays share one.
     ways: HashMap<HostId, Arc<Way>>,
     vars: Vars,
@@ -72,6 +80,16 @@ pub struct Task {
     pub on_failure: OnFailure,
     /// What it does.
     pub action: Step,
+    /// Whether, how often and where it is done.
+    pub control: Control,
+    /// The handlers that it notifies: places in its play.
+    pub notify: Vec<u16>,
+    /// It is only done where something notified it.
+    pub handler: bool,
+    /// How the host is reached on which it is done instead.
+    delegate: Option<Arc<Way>>,
+    /// The text that it was written in.
+    source: Option<Arc<Source>>,
     env: Vec<(String, Template)>,
     cwd: Option<Template>,
     shell: Option<Vec<String>>,
@@ -143,6 +161,19 @@ pub enum Step {
     Print(Template),
     /// Time.
     Pause(Duration),
+    /// A question to the person at the terminal.
+    Ask(Template),
+    /// Conditions that must hold.
+    Assert {
+        /// At least one.
+        that: Vec<Condition>,
+        /// What is said where one does not.
+        message: Option<Template>,
+    },
+    /// Values for later tasks.
+    Set(Vec<(String, Filling)>),
+    /// Something that must come to be.
+    WaitFor(playbook::WaitFor),
     /// Without values to fill in: from the command line.
     Plain(Action),
 }
@@ -158,6 +189,13 @@ impl Plan {
         way.map_or_else(|| Arc::new(Way::Local), Arc::clone)
     }
 
+    /// How the host is reached on which a task is done for `host`.
+    #[must_use]
+    pub fn way_of(&self, host: HostId, task: TaskId) -> Arc<Way> {
+        let delegate = self.task(task).delegate.as_ref();
+        delegate.map_or_else(|| self.way(host, task.play), Arc::clone)
+    }
+
     /// Whether another task follows in the same play.
     #[must_use]
     pub fn has_next(&self, task: TaskId) -> bool {
@@ -165,21 +203,20 @@ impl Plan {
         play.is_some_and(|play| usize::from(task.index) + 1 < play.tasks.len())
     }
 
+    /// A task of the plan.
+    #[must_use]
+    pub fn task(&self, task: TaskId) -> &Task {
+        &self.plays[usize::from(task.play.0)].tasks[usize::from(task.index)]
+    }
+
     /// Fills the values in.
     ///
     /// # Errors
-    /// The task, and one line that says which value could not be filled in and why.
-    pub fn job(
-        &self,
-        host: HostId,
-        task: TaskId,
-        registered: &BTreeMap<String, Registered>,
-    ) -> Result<Job, (TaskRef, String)> {
+    /// One line that says which value could not be filled in and why.
+    pub fn job(&self, host: HostId, task: TaskId, moment: Moment<'_>) -> Result<Job, String> {
         let play = &self.plays[usize::from(task.play.0)];
         let task = &play.tasks[usize::from(task.index)];
-        let fill = values::Fill::new(self, play, task, host, registered);
-        task.fill(&fill)
-            .map_err(|reason| (task.reference.clone(), reason))
+        task.fill(&values::Fill::new(self, play, task, host, moment))
     }
 
     /// The state files of listings: whose they are, where they are, and what they hold.
@@ -259,14 +296,25 @@ impl Step {
             }
             Self::Print(text) => format!("print {}", text.text()),
             Self::Pause(time) => format!("pause {}", crate::text::duration(*time)),
+            Self::Ask(question) => format!("ask {}", question.text()),
+            Self::Assert { that, .. } => {
+                let that: Vec<&str> = that.iter().map(Condition::text).collect();
+                format!("assert {}", that.join(" and "))
+            }
+            Self::Set(values) => {
+                let names: Vec<&str> = values.iter().map(|(name, _)| name.as_str()).collect();
+                format!("set {}", names.join(", "))
+            }
+            Self::WaitFor(what) => control::wait_text(what),
             Self::Plain(action) => format!("{action:?}"),
         }
     }
 }
 
-impl Task {
-    fn fill(&self, fill: &values::Fill<'_>) -> Result<Job, String> {
-        let action = match &self.action {
+impl Step {
+    /// The action for one host, with the values of now.
+    fn fill(&self, fill: &values::Fill<'_>) -> Result<Action, String> {
+        Ok(match self {
             Step::Run(line) => Action::Run(command(line, fill)?),
             Step::Local(line) => Action::Local(command(line, fill)?),
             Step::Script {
@@ -294,11 +342,34 @@ impl Task {
                 listing.wanted.last = last.hosts.get(fill.host()).cloned();
                 Action::List(Arc::new(listing))
             }
-            Step::Upload { .. } | Step::Download { .. } => copies::fill(&self.action, fill)?,
+            Step::Upload { .. } | Step::Download { .. } => copies::fill(self, fill)?,
             Step::Print(text) => Action::Print(fill.text(text)?),
             Step::Pause(time) => Action::Pause(*time),
+            Step::Ask(question) => Action::Ask(fill.text(question)?),
+            Step::Assert { that, message } => {
+                Action::Assert(control::unheld(that, message.as_ref(), fill)?)
+            }
+            Step::Set(values) => {
+                let value =
+                    |(name, value): &(String, Filling)| Ok((name.clone(), fill.value(value)?));
+                Action::Set(values.iter().map(value).collect::<Result<_, String>>()?)
+            }
+            Step::WaitFor(what) => Action::WaitFor(match what {
+                playbook::WaitFor::Port { port, address } => WaitFor::Port {
+                    port: *port,
+                    address: address.as_ref().map(|text| fill.text(text)).transpose()?,
+                },
+                playbook::WaitFor::Path(path) => WaitFor::Path(fill.text(path)?),
+                playbook::WaitFor::Connection => WaitFor::Connection,
+            }),
             Step::Plain(action) => action.clone(),
-        };
+        })
+    }
+}
+
+impl Task {
+    fn fill(&self, fill: &values::Fill<'_>) -> Result<Job, String> {
+        let action = self.action.fill(fill)?;
         let env = self
             .env
             .iter()
@@ -328,6 +399,13 @@ impl Task {
             ok_codes: self.ok_codes.clone(),
             on_failure: self.on_failure,
             register: self.register.clone(),
+            keep: self.is_looked_at(),
+            creates: self
+                .control
+                .creates
+                .as_ref()
+                .map(|path| fill.text(path))
+                .transpose()?,
             parse: self.parsing(fill),
         })
     }
@@ -362,11 +440,11 @@ impl Task {
             .parse
             .iter()
             .filter_map(|parse| parse.stop_when.as_ref());
-        let names = conditions.flat_map(crate::playbook::Condition::names);
+        let names = conditions.flat_map(crate::playbook::RowCondition::names);
         names.filter(|name| name.root() != values::ROW)
     }
 
-    /// Every text of the task that may hold values, with a word for what it is.
+    /// Every text of the task that may hold values, but for those of [`Control`].
     fn templates(&self) -> impl Iterator<Item = &Template> {
         let action: Vec<&Template> = match &self.action {
             Step::Run(line) | Step::Local(line) => match line {
@@ -378,7 +456,16 @@ impl Task {
             Step::Upload { sources, dest, .. } | Step::Download { sources, dest, .. } => {
                 sources.iter().chain([dest]).collect()
             }
-            Step::Print(text) => vec![text],
+            Step::Print(text) | Step::Ask(text) => vec![text],
+            Step::Assert { that, message } => that
+                .iter()
+                .map(Condition::template)
+                .chain(message)
+                .collect(),
+            Step::Set(values) => values.iter().flat_map(|(_, v)| v.templates()).collect(),
+            Step::WaitFor(playbook::WaitFor::Port { address, .. }) => address.iter().collect(),
+            Step::WaitFor(playbook::WaitFor::Path(path)) => vec![path],
+            Step::WaitFor(playbook::WaitFor::Connection) => Vec::new(),
             Step::Pause(_) | Step::Plain(_) => Vec::new(),
         };
         let env = self.env.iter().map(|(_, value)| value);

@@ -1,27 +1,27 @@
 //! The values that a template of one task on one host can name, and filling them in.
 //!
-//! Precedence, highest first: command line, task, play, host, its groups, playbook file. What
-//! tasks registered stands above all of these but the command line, since the name was chosen for
-//! it on purpose; `host` is fanrun's own.
+//! Precedence, highest first: command line, task (its own before those of the blocks around it),
+//! play, host, its groups, playbook file. What tasks registered or set stands above all of these but
+//! the command line, since the name was chosen for it on purpose; `host`, `item`, `loop` and `result`
+//! are fanrun's own.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Plan, Play, Task};
-use crate::job::{HostId, Registered};
+use super::{Moment, Plan, Play, Task};
+use crate::job::{HostId, Item, Registered};
 use crate::outcome::{ExitStatus, Failure, Outcome};
-use crate::playbook::{Condition, Document, Scope, Template};
+use crate::playbook::{Condition, Document, Filling, RowCondition, Scope, Template};
 use crate::rows::Predicate;
 use crate::target::{Target, Vars, Way};
 
 /// Names that exist on every host without anybody setting them.
 pub(super) const OWN_NAMES: [&str; 1] = ["host"];
 /// What a registered result has.
-pub(super) const RESULT_FIELDS: [&str; 12] = [
+pub(super) const RESULT_FIELDS: [&str; 14] = [
     "stdout", "stderr", "lines", "code", "signal", "status", "changed", "duration", "rows",
-    "unparsed", "count", "bytes",
+    "unparsed", "count", "bytes", "attempts", "results",
 ];
 /// What a condition on rows calls the row.
 pub(super) const ROW: &str = "row";
@@ -35,7 +35,7 @@ pub(super) struct Fill<'a> {
     play: &'a Play,
     task: &'a Task,
     host: HostId,
-    registered: &'a BTreeMap<String, Registered>,
+    moment: Moment<'a>,
     scope: OnceCell<Scope>,
 }
 
@@ -45,14 +45,14 @@ impl<'a> Fill<'a> {
         play: &'a Play,
         task: &'a Task,
         host: HostId,
-        registered: &'a BTreeMap<String, Registered>,
+        moment: Moment<'a>,
     ) -> Self {
         Self {
             plan,
             play,
             task,
             host,
-            registered,
+            moment,
             scope: OnceCell::new(),
         }
     }
@@ -88,22 +88,46 @@ impl<'a> Fill<'a> {
     }
 
     /// A condition on rows, with the values of now.
-    pub(super) fn on_rows(&self, condition: &Condition) -> Predicate {
+    pub(super) fn on_rows(&self, condition: &RowCondition) -> Predicate {
         on_rows(condition, self.scope())
+    }
+
+    /// Whether a condition is true.
+    pub(super) fn holds(&self, condition: &Condition) -> Result<bool, String> {
+        condition
+            .holds(self.scope())
+            .map_err(|error| error.to_string())
+    }
+
+    /// A value with its kind.
+    pub(super) fn value(&self, filling: &Filling) -> Result<Value, String> {
+        filling
+            .value(self.scope())
+            .map_err(|error| error.to_string())
     }
 
     fn scope(&self) -> &Scope {
         self.scope.get_or_init(|| {
             let target = &self.plan.targets[self.host.0 as usize];
             let mut scope = Scope::new(merged(self.plan, self.play, self.task, target));
-            for (name, result) in self.registered {
+            for (name, result) in &self.moment.memory.results {
                 scope.set(name, result_value(result));
+            }
+            for (name, value) in &self.moment.memory.set {
+                scope.set(name, value.clone());
             }
             for (name, value) in &self.plan.extra_vars {
                 scope.set(name, value.clone());
             }
             let way = self.play.ways.get(&self.host);
             scope.set("host", host_value(target, way.map(|way| &**way)));
+            if let Some(item) = self.moment.item {
+                scope.set("item", item.value.clone());
+                scope.set("loop", loop_value(item));
+            }
+            if let Some(result) = self.moment.result {
+                scope.set("result", result_value(result));
+            }
             scope
         })
     }
@@ -111,7 +135,7 @@ impl<'a> Fill<'a> {
 
 /// A condition on rows, each of which is its `row`.
 #[must_use]
-pub fn on_rows(condition: &Condition, scope: &Scope) -> Predicate {
+pub fn on_rows(condition: &RowCondition, scope: &Scope) -> Predicate {
     let (condition, scope) = (condition.clone(), scope.clone());
     Predicate::new(move |row| {
         let row = Value::Object(row.fields());
@@ -131,6 +155,16 @@ pub(super) fn merged(plan: &Plan, play: &Play, task: &Task, target: &Target) -> 
         );
     }
     all
+}
+
+fn loop_value(item: &Item) -> Value {
+    json!({
+        "index": item.at + 1,
+        "index0": item.at,
+        "first": item.at == 0,
+        "last": item.at + 1 == item.all,
+        "length": item.all,
+    })
 }
 
 fn host_value(target: &Target, way: Option<&Way>) -> Value {
@@ -176,7 +210,9 @@ fn result_value(result: &Registered) -> Value {
         "code": code,
         "signal": signal,
         "status": result.outcome.word(),
-        "changed": matches!(result.outcome, Outcome::Ok { .. }),
+        "changed": result.changed,
+        "attempts": result.attempts,
+        "results": result.results.iter().map(result_value).collect::<Vec<_>>(),
         "duration": result.duration.as_secs_f64(),
         "rows": result.rows,
         "unparsed": result.unparsed,
@@ -189,7 +225,13 @@ fn status(outcome: &Outcome) -> Option<&ExitStatus> {
     match outcome {
         Outcome::Ok { status } => status.as_ref(),
         Outcome::Failed(Failure::Exit(status)) => Some(status),
-        Outcome::Failed(Failure::NotStarted { .. } | Failure::Files { .. } | Failure::Parse(_))
+        Outcome::Failed(
+            Failure::NotStarted { .. }
+            | Failure::Files { .. }
+            | Failure::Parse(_)
+            | Failure::Assert { .. }
+            | Failure::Unmet { .. },
+        )
         | Outcome::TimedOut { .. }
         | Outcome::Lost { .. }
         | Outcome::Skipped { .. }

@@ -14,8 +14,12 @@ fn source(text: &str) -> Arc<Source> {
     })
 }
 
+fn no_file(_: &std::path::Path) -> Result<String, String> {
+    Err("does not exist".into())
+}
+
 fn good(text: &str) -> Playbook {
-    load(&source(text))
+    load(&source(text), &no_file)
         .sound()
         .unwrap_or_else(|found| panic!("{}", told(&found)))
 }
@@ -66,6 +70,7 @@ fn the_examples_load() {
             "disk-report",
             "disk-usage",
             "release",
+            "rolling-deploy",
             "sequencer-listing",
             "service-restart",
             "tour",
@@ -357,7 +362,10 @@ fn hostile_texts_end_quickly_in_an_error() {
     ];
     for (name, text) in texts {
         let start = Instant::now();
-        let found = load(&source(&text)).sound().map(|_| ()).expect_err(name);
+        let found = load(&source(&text), &no_file)
+            .sound()
+            .map(|_| ())
+            .expect_err(name);
         let took = start.elapsed();
         assert!(
             !found.is_empty() && found.len() <= 2 * tree::MAX_FOUND,
@@ -371,7 +379,10 @@ fn hostile_texts_end_quickly_in_an_error() {
 #[test]
 fn a_file_that_is_too_large_is_not_looked_into() {
     let text = "#".repeat(usize::try_from(MAX_BYTES).unwrap() + 1);
-    let found = load(&source(&text)).sound().map(|_| ()).unwrap_err();
+    let found = load(&source(&text), &no_file)
+        .sound()
+        .map(|_| ())
+        .unwrap_err();
     assert_eq!(
         told(&found),
         "0:0 `p.yml` is larger than 4 MiB, which is the most a playbook can be\n"
@@ -410,7 +421,7 @@ fn edited_playbooks_never_panic() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     for _ in 0..EDITED {
         let text = edits.new_tree(&mut runner).unwrap().current();
-        if let Err(found) = load(&source(&text)).sound() {
+        if let Err(found) = load(&source(&text), &no_file).sound() {
             assert!(!found.is_empty());
             for at in found.iter().filter_map(|d| d.at.as_ref()) {
                 assert!(
@@ -565,7 +576,11 @@ tasks:
                 | Action::Download(_)
                 | Action::Script { .. }
                 | Action::Local(_)
-                | Action::Pause(_) => {}
+                | Action::Pause(_)
+                | Action::Ask(_)
+                | Action::Assert { .. }
+                | Action::Set(_)
+                | Action::WaitFor(_) => {}
             }
         }
         let wanted = "4:15 comment false comment
@@ -1216,7 +1231,7 @@ mod bad {
     use super::*;
 
     fn check(text: &str) -> String {
-        load(&source(text))
+        load(&source(text), &no_file)
             .sound()
             .map_or_else(|found| told(&found), |_| "accepted\n".to_owned())
     }
@@ -1309,7 +1324,7 @@ mod bad {
         (
             "hosts: all\ntasks: [uptime]\nfoo: 1\n",
             &[
-                "3:1 unknown key `foo` in a playbook [allowed here: name, inventory, vars, defaults, plays, hosts, strategy, fanout, tasks, user, port, identity, env, cwd, shell, timeout, connect_timeout, on_failure]",
+                "3:1 unknown key `foo` in a playbook [allowed here: name, inventory, vars, defaults, handlers, plays, hosts, strategy, fanout, tasks, rollout, user, port, identity, env, cwd, shell, timeout, connect_timeout, on_failure]",
             ],
         ),
         (
@@ -1335,7 +1350,7 @@ mod bad {
         (
             "plays:\n  - hosts: all\n    tasks: [uptime]\n    inventory: x\n  - tasks: [uptime]\n",
             &[
-                "4:5 unknown key `inventory` in a play [it is a key of a playbook; allowed here: name, hosts, strategy, fanout, vars, tasks, user, port, identity, env, cwd, shell, timeout, connect_timeout, on_failure]",
+                "4:5 unknown key `inventory` in a play [it is a key of a playbook; allowed here: name, hosts, strategy, fanout, vars, tasks, rollout, handlers, user, port, identity, env, cwd, shell, timeout, connect_timeout, on_failure]",
                 "5:5 the play has no `hosts` [name them: `hosts: web[1-3].example.com`, `hosts: all`, `hosts: localhost`]",
             ],
         ),
@@ -1394,30 +1409,18 @@ mod bad {
             ],
         ),
         (
-            "hosts: all\ndefaults: {become: true}\njump: bastion\nrollout: {batches: [1]}\nhandlers: []\nsecrets: {}\ntasks: [uptime]\n",
+            "hosts: all\ndefaults: {become: true}\njump: bastion\nsecrets: {}\ntasks: [uptime]\n",
             &[
                 "2:12 `become` is part of the playbook language but this version cannot do it yet",
                 "3:1 `jump` is part of the playbook language but this version cannot do it yet",
-                "4:1 `rollout` is part of the playbook language but this version cannot do it yet",
-                "5:1 `handlers` is part of the playbook language but this version cannot do it yet",
-                "6:1 `secrets` is part of the playbook language but this version cannot do it yet",
+                "4:1 `secrets` is part of the playbook language but this version cannot do it yet",
             ],
         ),
         (
-            "hosts: all\ntasks:\n  - run: a\n    when: x\n    loop: [1]\n    retry: 3\n    tags: [x]\n",
-            &[
-                "4:5 `when` is part of the playbook language but this version cannot do it yet",
-                "5:5 `loop` is part of the playbook language but this version cannot do it yet",
-                "6:5 `retry` is part of the playbook language but this version cannot do it yet",
-                "7:5 `tags` is part of the playbook language but this version cannot do it yet",
-            ],
-        ),
-        (
-            "hosts: all\ntasks:\n  - upload: a\n  - block: [a]\n  - set: {x: 1}\n",
+            "hosts: all\ntasks:\n  - upload: a\n  - include: b.yml\n  - run: a\n    parse: df\n",
             &[
                 "3:13 `upload` must be a mapping, not text [write it like `upload: {src: app.conf, dest: /etc/app.conf}`]",
-                "4:5 `block` is part of the playbook language but this version cannot do it yet",
-                "5:5 `set` is part of the playbook language but this version cannot do it yet",
+                "4:14 `include: b.yml` does not exist",
             ],
         ),
         (
@@ -1457,6 +1460,225 @@ mod bad {
             ],
         ),
         (
+            "hosts: all\ntasks:\n  - run: a\n    when: ${{ x }}\n",
+            &[
+                "4:11 `when`: an expression stands without `${{ }}` [this is an expression already: leave `${{` and `}}` out]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    when: x ==\n  - run: b\n    when: [a, b | upcase]\n  - run: c\n    when: []\n",
+            &[
+                "4:11 `when`: `x ==` is not an expression: unexpected end of input, expected expression",
+                "6:19 `when`: unknown filter `upcase`",
+                "8:11 `when` is an empty list",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    when: x }} y\n  - run: b\n    when: {a: b}\n",
+            &[
+                "4:11 `when`: `x }} y` is not an expression: `}}` closes nothing",
+                "6:12 `when` must be text, not a mapping [a text that holds `: ` or begins with `{` must be quoted]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    loop: {a: 1}\n  - run: b\n    loop: ''\n  - run: c\n    loop: '${{ x'\n",
+            &[
+                "4:12 `loop` must be a list, not a mapping [write `loop: [a, b]` or `loop: x.lines`]",
+                "6:11 `loop` has no value",
+                "8:12 `${{` is never closed [close it with `}}`]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    retry: 0\n  - run: b\n    retry: {delay: 2s}\n  - run: c\n    retry: {times: 2, dealy: 2s, backoff: 0.5}\n",
+            &[
+                "4:12 `retry` must be a number from 1 to 10000, not `0`",
+                "6:13 `retry` has no `times` [say how often: `retry: {times: 5}`]",
+                "8:23 unknown key `dealy` in `retry` [did you mean `delay`?]",
+                "8:43 `backoff` must be a number from 1 to 100, not `0.5` [each wait is so many times as long as the one before]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    retry: {times: 3, delay: 1m, max_delay: 5s, until: ok ==}\n  - run: b\n    retry: often\n",
+            &[
+                "4:45 `max_delay` is shorter than `delay`",
+                "4:56 `until`: `ok ==` is not an expression: unexpected end of input, expected expression",
+                "6:12 `retry` must be a number from 1 to 10000, not `often`",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    tags: [a, 'b c']\n  - run: b\n    tags: []\n",
+            &[
+                "4:15 `b c` is no tag [letters, digits, `_`, `-` and `.`; several are a list: `[a, b]`]",
+                "6:11 `tags` is an empty list",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    once: maybe\n  - run: b\n    once: true\n    fanout: 3\n",
+            &[
+                "4:11 `once` cannot be `maybe` [one of: true, false]",
+                "7:5 `fanout` has no effect beside `once` [remove it]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    fanout: 0\n    rollout: {batches: [0, 150%, x]}\n",
+            &[
+                "4:13 `fanout` must be a number from 1 to 100000, not `0`",
+                "5:25 `batches` cannot be `0` [a number of hosts such as `3`, or a part of them such as `25%`]",
+                "5:28 `batches` cannot be `150%` [a number of hosts such as `3`, or a part of them such as `25%`]",
+                "5:34 `batches` cannot be `x` [a number of hosts such as `3`, or a part of them such as `25%`]",
+            ],
+        ),
+        (
+            "hosts: all\nrollout: {pause: 3s}\ntasks: [a]\n",
+            &["2:18 without `batches` there is no `pause` [add `batches: [1, 25%]`]"],
+        ),
+        (
+            "hosts: all\nrollout: {batches: [], max_failures: many, batch: 3}\ntasks: [a]\n",
+            &[
+                "2:20 `batches` is an empty list",
+                "2:38 `max_failures` cannot be `many` [a number of hosts such as `3`, or a part of them such as `25%`]",
+                "2:44 unknown key `batch` in `rollout` [allowed here: batches, max_failures, pause]",
+            ],
+        ),
+        (
+            "hosts: all\nrollout: 3\ntasks: [a]\n",
+            &["2:10 `rollout` must be a mapping, not text"],
+        ),
+        (
+            "hosts: all\ntasks:\n  - block: []\n  - block: [a]\n    rescue: b\n  - rescue: [a]\n  - run: x\n    always: [y]\n",
+            &[
+                "3:12 `block` is empty",
+                "5:13 `rescue` must be a list, not text",
+                "6:5 `rescue` goes with `block`",
+                "6:5 the task does nothing [add one of: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include]",
+                "8:5 `always` goes with `block`",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - block:\n      - run: a\n        tiemout: 3s\n    register: x\n    whne: true\n",
+            &[
+                "5:9 unknown key `tiemout` in a task [did you mean `timeout`?]",
+                "6:5 unknown key `register` in a block [it is a key of a task; allowed here: name, block, rescue, always, when, tags, vars]",
+                "7:5 unknown key `whne` in a block [did you mean `when`?]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - block:\n      - block: [{run: a, b: c}]\n",
+            &[
+                "4:26 unknown key `b` in a task [allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    notify: restrt\n  - run: b\n    notify: other\nhandlers:\n  - {name: restart, run: c}\n",
+            &[
+                "4:13 no handler is named `restrt` [did you mean `restart`?]",
+                "6:13 no handler is named `other` [there are: restart]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    notify: restart\n",
+            &["4:13 no handler is named `restart` [define it under `handlers:` of the play]"],
+        ),
+        (
+            "hosts: all\ntasks: [a]\nhandlers:\n  - run: c\n  - {name: 'x ${{ y }}', run: d}\n  - {name: z, run: e}\n  - {name: z, run: f}\n",
+            &[
+                "4:5 a handler needs a plain `name` [`notify` finds it by its name: `name: restart app`]",
+                "5:6 a handler needs a plain `name` [`notify` finds it by its name: `name: restart app`]",
+                "7:6 a second handler `z`",
+            ],
+        ),
+        (
+            "hosts: all\ntasks: [a]\nhandlers: restart\n",
+            &["3:11 `handlers` must be a list, not text"],
+        ),
+        (
+            "hosts: all\ntasks:\n  - assert: []\n  - assert: a ==\n    message: ${{\n  - run: x\n    message: y\n",
+            &[
+                "3:13 `assert` is an empty list",
+                "4:13 `assert`: `a ==` is not an expression: unexpected end of input, expected expression",
+                "5:14 `${{` is never closed [close it with `}}`]",
+                "7:5 `message` goes with `assert`",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - assert: a\n    register: x\n    retry: 3\n",
+            &[
+                "4:5 `register` has no effect on `assert` [remove it]",
+                "5:5 `retry` has no effect on `assert` [remove it]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - set: {}\n  - set: x\n  - set: {a-b: 1, host: 2}\n",
+            &[
+                "3:10 `set` sets nothing",
+                "4:10 `set` must be a mapping, not text",
+                "5:11 `a-b` cannot be the name of a variable [letters, digits and `_`, not beginning with a digit: `a_b`]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - set: {x: '${{ a | foo }}'}\n  - print: x\n    notify: y\n    creates: z\n",
+            &[
+                "3:23 unknown filter `foo`",
+                "5:5 `notify` has no effect on `print` [remove it]",
+                "5:13 no handler is named `y` [define it under `handlers:` of the play]",
+                "6:5 `creates` has no effect on `print` [remove it]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - wait_for: 80\n  - wait_for: {}\n  - wait_for: {port: 80, path: /x}\n  - wait_for: {path: /x, address: y}\n  - wait_for: {port: 0, prot: 3}\n",
+            &[
+                "3:15 `wait_for` cannot be `80` [one of: connection]",
+                "4:15 `wait_for` waits for one thing [write `connection`, `{port: 8080}` or `{path: /run/app.pid}`]",
+                "5:16 `wait_for` waits for one thing [write `connection`, `{port: 8080}` or `{path: /run/app.pid}`]",
+                "6:35 `address` goes with `port`",
+                "7:22 `port` must be a number from 1 to 65535, not `0`",
+                "7:25 unknown key `prot` in `wait_for` [did you mean `port`?]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - wait_for: conection\n    register: x\n",
+            &[
+                "3:15 `wait_for` cannot be `conection` [did you mean `connection`?]",
+                "4:5 `register` has no effect on `wait_for` [remove it]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    until: x\n    retries: 3\n  - run: b\n    with_items: [a]\n  - run: c\n    run_once: true\n",
+            &[
+                "4:5 unknown key `until` in a task [write `retry: {times: 5, delay: 2s, until: result.code == 0}`]",
+                "5:5 unknown key `retries` in a task [write `retry: {times: 5, delay: 2s, until: result.code == 0}`]",
+                "7:5 unknown key `with_items` in a task [write `loop: [a, b]`; the value is `item`]",
+                "9:5 unknown key `run_once` in a task [write `once: true`]",
+            ],
+        ),
+        (
+            "hosts: all\nserial: 3\nmax_fail_percentage: 5\ntasks:\n  - set_fact: {a: 1}\n",
+            &[
+                "2:1 unknown key `serial` in a playbook [batches of hosts are written `rollout: {batches: [1, 25%]}`]",
+                "3:1 unknown key `max_fail_percentage` in a playbook [write `rollout: {max_failures: 5%}`]",
+                "5:5 unknown key `set_fact` in a task [write `set: {name: value}`]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - run: a\n    changed_when: 'x and'\n    creates: ''\n",
+            &[
+                "4:20 `changed_when`: `x and` is not an expression: unexpected end of input, expected expression",
+            ],
+        ),
+        (
+            "handlers: [{name: a, run: b}]\nplays:\n  - hosts: all\n    tasks: [{run: c, notify: [a, b]}]\n    handlers: [{name: c, run: d}]\n",
+            &["4:34 no handler is named `b` [did you mean `a`?]"],
+        ),
+        (
+            "hosts: all\ntasks:\n  - pause: {}\n  - pause: {ask: ''}\n  - pause: {aks: x}\n  - pause: soon\n",
+            &[
+                "3:12 `pause` has no `ask` [write `pause: 30s` or `pause: {ask: \"Go on?\"}`]",
+                "5:13 unknown key `aks` in `pause` [did you mean `ask`?]",
+                "5:13 `pause` has no `ask` [write `pause: 30s` or `pause: {ask: \"Go on?\"}`]",
+                "6:12 `pause: soon` is not a duration [write it like `500ms`, `30s`, `5m`, `1h30m` or `2d`]",
+            ],
+        ),
+        (
             "hosts: all\ntasks:\n  - command: uptime\n  - debug: {msg: x}\n  - run: x\n    ignore_errors: yes\n",
             &[
                 "3:5 unknown key `command` in a task [a command is written `run: ...`]",
@@ -1467,7 +1689,7 @@ mod bad {
         (
             "hosts: all\ntasks:\n  - name: nothing\n",
             &[
-                "3:5 the task does nothing [add one of: run, script, local, upload, download, ls, print, pause]",
+                "3:5 the task does nothing [add one of: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include]",
             ],
         ),
         (
@@ -1728,7 +1950,7 @@ mod bad {
         (
             "x: 1\nhosts: all\ntasks: [{run: a, cwd: {}, stdin: [], name: [], timeout: [], register: {}}]\n",
             &[
-                "1:1 unknown key `x` in a playbook [allowed here: name, inventory, vars, defaults, plays, hosts, strategy, fanout, tasks, user, port, identity, env, cwd, shell, timeout, connect_timeout, on_failure]",
+                "1:1 unknown key `x` in a playbook [allowed here: name, inventory, vars, defaults, handlers, plays, hosts, strategy, fanout, tasks, rollout, user, port, identity, env, cwd, shell, timeout, connect_timeout, on_failure]",
                 "3:23 `cwd` must be text, not a mapping [a text that holds `: ` or begins with `{` must be quoted]",
                 "3:34 `stdin` must be text, not a list",
                 "3:44 `name` must be text, not a list",
@@ -1748,8 +1970,8 @@ mod bad {
         (
             "hosts: all\ntasks:\n  - run: a\n    hosts: b\n    user: c\n",
             &[
-                "4:5 unknown key `hosts` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars]",
-                "5:5 unknown key `user` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars]",
+                "4:5 unknown key `hosts` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
+                "5:5 unknown key `user` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
             ],
         ),
         (
@@ -1925,7 +2147,7 @@ fn a_condition_on_rows_is_sure_or_an_error() {
     let holds = |text: &str, row: serde_json::Value| {
         let mut scope = Scope::default();
         scope.set("limit", 90.into());
-        let condition = Condition::parse(text).unwrap();
+        let condition = RowCondition::parse(text).unwrap();
         condition
             .holds(&scope, "row", row)
             .map_err(|error| error.to_string())
@@ -1949,10 +2171,10 @@ fn a_condition_on_rows_is_sure_or_an_error() {
         Err("`row.use`: neither true nor false".into())
     );
     assert_eq!(holds("row.none is defined", row()), Ok(false));
-    let bad = Condition::parse("row.use | uper").unwrap_err();
+    let bad = RowCondition::parse("row.use | uper").unwrap_err();
     assert_eq!(
         (bad.message.as_str(), bad.span),
         ("unknown filter `uper`", 10..14)
     );
-    assert!(Condition::parse("row.use | raw").is_err());
+    assert!(RowCondition::parse("row.use | raw").is_err());
 }

@@ -1,9 +1,11 @@
 //! The language's keys: where each may stand, and what other tools call them.
 
 /// Keys of a file besides those of a play.
-pub(super) const FILE: &[&str] = &["name", "inventory", "vars", "defaults", "plays"];
+pub(super) const FILE: &[&str] = &["name", "inventory", "vars", "defaults", "handlers", "plays"];
 /// Keys of a play besides [`SETTINGS`].
-pub(super) const PLAY: &[&str] = &["name", "hosts", "strategy", "fanout", "vars", "tasks"];
+pub(super) const PLAY: &[&str] = &[
+    "name", "hosts", "strategy", "fanout", "vars", "tasks", "rollout", "handlers",
+];
 /// Keys of `defaults`, and of every play.
 pub(super) const SETTINGS: &[&str] = &[
     "user",
@@ -18,7 +20,8 @@ pub(super) const SETTINGS: &[&str] = &[
 ];
 /// What a task can do; exactly one of them.
 pub(super) const ACTIONS: &[&str] = &[
-    "run", "script", "local", "upload", "download", "ls", "print", "pause",
+    "run", "script", "local", "upload", "download", "ls", "print", "pause", "assert", "set",
+    "wait_for", "block", "include",
 ];
 /// Keys of a task besides [`ACTIONS`].
 pub(super) const TASK: &[&str] = &[
@@ -35,7 +38,33 @@ pub(super) const TASK: &[&str] = &[
     "parse",
     "table",
     "vars",
+    "message",
+    "when",
+    "loop",
+    "retry",
+    "creates",
+    "changed_when",
+    "notify",
+    "tags",
+    "once",
+    "fanout",
+    "rollout",
+    "delegate_to",
+    "rescue",
+    "always",
 ];
+/// Keys of a block.
+pub(super) const BLOCK: &[&str] = &["name", "block", "rescue", "always", "when", "tags", "vars"];
+/// Keys of an `include`.
+pub(super) const INCLUDE: &[&str] = &["name", "include", "when", "tags", "vars"];
+/// Keys of `retry`, when it is a mapping.
+pub(super) const RETRY: &[&str] = &["times", "delay", "backoff", "max_delay", "until"];
+/// Keys of `rollout`.
+pub(super) const ROLLOUT: &[&str] = &["batches", "max_failures", "pause"];
+/// Keys of `pause`, when it is a mapping.
+pub(super) const PAUSE: &[&str] = &["ask"];
+/// Keys of `wait_for`, when it is a mapping.
+pub(super) const WAIT_FOR: &[&str] = &["port", "address", "path"];
 
 /// Keys of `ls`, when it is a mapping.
 pub(super) const LS: &[&str] = &[
@@ -114,26 +143,10 @@ pub(super) const TABLE: &[&str] = &["name", "columns", "sort", "limit", "total",
 pub(super) const PIVOT: &[&str] = &["row", "column", "value"];
 
 /// Part of the language, but not of this version.
-pub(super) const LATER_FILE: &[&str] = &["secrets", "handlers"];
-pub(super) const LATER_PLAY: &[&str] = &["rollout", "handlers"];
+pub(super) const LATER_FILE: &[&str] = &["secrets"];
 pub(super) const LATER_SETTINGS: &[&str] = &["jump", "become"];
-pub(super) const LATER_ACTIONS: &[&str] = &[
-    "wait_for", "assert", "set", "block", "rescue", "always", "include",
-];
-pub(super) const LATER_TASK: &[&str] = &[
-    "tags",
-    "when",
-    "loop",
-    "once",
-    "delegate_to",
-    "become",
-    "retry",
-    "fanout",
-    "creates",
-    "changed_when",
-    "notify",
-    "template",
-];
+pub(super) const LATER_ACTIONS: &[&str] = &[];
+pub(super) const LATER_TASK: &[&str] = &["become", "template"];
 
 /// What somebody who knows another tool would write.
 pub(super) fn foreign(key: &str) -> Option<&'static str> {
@@ -148,7 +161,16 @@ pub(super) fn foreign(key: &str) -> Option<&'static str> {
         "remote_user" | "ansible_user" | "username" => "the account is written `user: ...`",
         "environment" => "write `env:`",
         "chdir" | "workdir" | "dir" => "the working directory is written `cwd: ...`",
-        "forks" | "serial" | "parallel" => "how many hosts at once is written `fanout: 10`",
+        "serial" => "batches of hosts are written `rollout: {batches: [1, 25%]}`",
+        "max_fail_percentage" => "write `rollout: {max_failures: 5%}`",
+        "with_items" | "with_list" | "loop_control" | "foreach" => {
+            "write `loop: [a, b]`; the value is `item`"
+        }
+        "run_once" => "write `once: true`",
+        "set_fact" => "write `set: {name: value}`",
+        "if" | "only_if" | "unless" => "write `when:` with an expression",
+        "that" => "conditions are written `assert: [a == b, c > 1]`",
+        "forks" | "parallel" => "how many hosts at once is written `fanout: 10`",
         "gather_facts" => "nothing is gathered; remove it",
         "local_action" => "a command on this machine is written `local: ...`",
         "sleep" | "wait" => "write `pause: 30s`",
@@ -159,8 +181,10 @@ pub(super) fn foreign(key: &str) -> Option<&'static str> {
             "sending files is written `upload: {src: ..., dest: ...}`"
         }
         "fetch" | "get" => "fetching files is written `download: {src: ..., dest: ...}`",
-        "roles" | "import_tasks" | "include_tasks" => "`include` is not part of this version yet",
-        "until" | "retries" | "delay" => "`retry` is not part of this version yet",
+        "roles" | "import_tasks" | "include_tasks" => "write `include: tasks.yml`",
+        "until" | "retries" | "delay" => {
+            "write `retry: {times: 5, delay: 2s, until: result.code == 0}`"
+        }
         _ => return None,
     })
 }

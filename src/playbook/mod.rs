@@ -4,8 +4,10 @@
 //! written, `validate` makes the [`model`] of it, [`template`] fills `${{ }}`, `shell` knows how a
 //! value is escaped for its place in shell text.
 
+mod control;
 mod copies;
 pub mod document;
+mod expression;
 mod files;
 mod keys;
 pub mod model;
@@ -20,22 +22,29 @@ mod values;
 #[cfg(test)]
 mod corpus;
 
+use std::path::Path;
 use std::sync::Arc;
 
 pub use document::Document;
+pub use expression::{Condition, ConditionError, Filling};
 pub use model::{
-    Action, Copy, Hosts, Line, Loaded, Located, Parse, Play, Playbook, Settings, Strategy, Task,
+    Action, Block, Control, Copy, Hosts, Line, Loaded, Located, Parse, Play, Playbook, Retry,
+    Rollout, Settings, Share, Strategy, Task, WaitFor,
 };
-pub use template::{Condition, Name, RenderCause, RenderError, Scope, Template, TemplateError};
+pub use template::{Name, RenderCause, RenderError, RowCondition, Scope, Template, TemplateError};
 
-use crate::diagnostic::{Diagnostic, Source};
+pub use validate::Reader;
+
+use crate::diagnostic::{At, Diagnostic, Source};
+use crate::target::Vars;
 
 /// The largest playbook, in bytes. Callers look at a file's size before they read it.
 pub const MAX_BYTES: u64 = 4 << 20;
 
-/// Checks a playbook.
+/// Checks a playbook. Other files of tasks that it names (`include`) come from `read`, which is
+/// asked with paths relative to the playbook's folder.
 #[must_use]
-pub fn load(source: &Arc<Source>) -> Loaded {
+pub fn load(source: &Arc<Source>, read: &Reader) -> Loaded {
     if source.text.len() as u64 > MAX_BYTES {
         return Loaded {
             playbook: None,
@@ -47,7 +56,8 @@ pub fn load(source: &Arc<Source>) -> Loaded {
         mut found,
         left_out,
     } = tree::parse(source);
-    let mut check = validate::Check::new(source);
+    let library = validate::Library::new(read);
+    let mut check = validate::Check::new(source, &library);
     left_out.iter().for_each(|node| check.doubt_names_in(node));
     let playbook = root.as_ref().and_then(|root| check.file(root));
     if root.is_none() && found.is_empty() {
@@ -58,7 +68,11 @@ pub fn load(source: &Arc<Source>) -> Loaded {
         );
     }
     found.extend(check.into_diagnostics());
-    found.sort_by_key(|d| d.at.as_ref().map(|at| (at.span.start, at.span.end)));
+    found.sort_by_cached_key(|d| {
+        let at = d.at.as_ref();
+        let own = |at: &At| !Arc::ptr_eq(&at.source, source);
+        at.map(|at| (own(at), at.source.path.clone(), at.span.start, at.span.end))
+    });
     // A mapping that is merged or aliased twice is checked twice.
     found.dedup();
     Loaded {
@@ -75,7 +89,9 @@ pub fn load_parse(source: &Arc<Source>) -> Result<Parse, Vec<Diagnostic>> {
     let tree::Tree {
         root, mut found, ..
     } = tree::parse(source);
-    let mut check = validate::Check::new(source);
+    let nothing = |_: &Path| Err("cannot be read here".to_owned());
+    let library = validate::Library::new(&nothing);
+    let mut check = validate::Check::new(source, &library);
     let parse = root.as_ref().and_then(|root| check.parse(root));
     found.extend(check.into_diagnostics());
     if parse.is_none() && found.is_empty() {
@@ -86,6 +102,32 @@ pub fn load_parse(source: &Arc<Source>) -> Result<Parse, Vec<Diagnostic>> {
         Some(parse) if found.is_empty() => Ok(parse),
         Some(_) | None => Err(found),
     }
+}
+
+/// Reads a file of variables (`-e @FILE`): one mapping, YAML or JSON.
+///
+/// # Errors
+/// All mistakes.
+pub fn variables(source: &Arc<Source>) -> Result<Vars, Vec<Diagnostic>> {
+    let tree::Tree { root, found, .. } = tree::parse(source);
+    let nothing = |_: &Path| Err("cannot be read here".to_owned());
+    let library = validate::Library::new(&nothing);
+    let mut check = validate::Check::new(source, &library);
+    let vars = root.as_ref().map(|root| check.vars(root));
+    let mut found = found;
+    found.extend(check.into_diagnostics());
+    match vars {
+        Some(vars) if found.is_empty() => Ok(vars),
+        None if found.is_empty() => Ok(Vars::new()),
+        Some(_) | None => Err(found),
+    }
+}
+
+/// A value from the command line, as it would be read if it stood unquoted in a playbook: `3` is a
+/// number, `true` is true, `1.10` and `yes` are text.
+#[must_use]
+pub fn plain_value(text: &str) -> serde_json::Value {
+    values::plain_json(text)
 }
 
 /// The mistake of a file that is larger than [`MAX_BYTES`].

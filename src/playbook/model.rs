@@ -1,10 +1,12 @@
 //! A playbook that has been checked: every key known, every value of the right kind.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::template::{Condition, Template};
+use super::expression::{Condition, Filling};
+use super::template::{RowCondition, Template};
 use crate::diagnostic::{At, Diagnostic, Source};
 use crate::job::OnFailure;
 use crate::listing::Listing;
@@ -68,8 +70,14 @@ pub struct Play {
     pub vars: Vars,
     /// Its own settings merged over the file's `defaults`.
     pub settings: Settings,
-    /// At least one, at most 65,535.
+    /// At least one, at most 65,535; those of blocks stand in the order body, rescue, always.
     pub tasks: Vec<Task>,
+    /// Its blocks, inner ones before those that they stand in.
+    pub blocks: Vec<Block>,
+    /// Tasks that are done at its end where something notified them; names are unique.
+    pub handlers: Vec<Task>,
+    /// How its hosts are taken in turn.
+    pub rollout: Option<Rollout>,
     /// Where it begins.
     pub at: At,
 }
@@ -121,8 +129,104 @@ pub struct Settings {
     pub on_failure: Option<OnFailure>,
 }
 
+/// Tasks that stand in for each other: places in the play's list, each part beginning where the one
+/// before ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// What is tried.
+    pub body: Range<usize>,
+    /// What is done when that failed; may be empty.
+    pub rescue: Range<usize>,
+    /// What is done in any case; may be empty.
+    pub always: Range<usize>,
+}
+
+/// Whether, how often and where a task is done.
+#[derive(Debug, Clone, Default)]
+pub struct Control {
+    /// All must hold; those of the blocks around it come first.
+    pub when: Vec<Condition>,
+    /// It is done for each of these.
+    pub each: Option<Filling>,
+    /// It is tried again where it failed.
+    pub retry: Option<Retry>,
+    /// It is not done where this path exists.
+    pub creates: Option<Template>,
+    /// Whether it changed something; a success did unless this says otherwise.
+    pub changed_when: Option<Condition>,
+    /// Handlers that are done at the end where it changed something.
+    pub notify: Vec<Located<String>>,
+    /// Its own, and those of the blocks around it.
+    pub tags: Vec<String>,
+    /// One host does it for all.
+    pub once: bool,
+    /// How many hosts do it at a time; at least 1.
+    pub fanout: Option<usize>,
+    /// The hosts do it in batches.
+    pub rollout: Option<Rollout>,
+    /// The host on which it is done instead, on behalf of each.
+    pub delegate_to: Option<Located<String>>,
+}
+
+/// When a task is tried again. Only one that is known to have ended is: one that was lost may be
+/// at work still.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retry {
+    /// Further attempts after the first; at least 1.
+    pub times: u32,
+    /// The wait before the second attempt.
+    pub delay: Duration,
+    /// By how much each further wait is longer; at least 1.
+    pub backoff: f64,
+    /// The longest wait.
+    pub max_delay: Duration,
+    /// It is tried again until this holds, also where it succeeded.
+    pub until: Option<Condition>,
+}
+
+/// Hosts in turn.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rollout {
+    /// How many hosts each batch has; the last holds for all that follow. Empty: all at once.
+    pub batches: Vec<Share>,
+    /// How many hosts may fail; one more ends the run.
+    pub max_failures: Option<Share>,
+    /// The wait between two batches.
+    pub pause: Duration,
+}
+
+/// A number of hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// So many.
+    Count(usize),
+    /// So many of a hundred: 0 to 100.
+    Percent(u8),
+}
+
+impl Share {
+    /// How many of `all` hosts a batch of this size has: part of a host is a host, and there is
+    /// always one.
+    #[must_use]
+    pub fn batch(self, all: usize) -> usize {
+        match self {
+            Self::Count(count) => count.max(1),
+            Self::Percent(percent) => (all * usize::from(percent)).div_ceil(100).max(1),
+        }
+    }
+
+    /// How many of `all` hosts may fail: part of a host may not.
+    #[must_use]
+    pub fn at_most(self, all: usize) -> usize {
+        match self {
+            Self::Count(count) => count,
+            Self::Percent(percent) => all * usize::from(percent) / 100,
+        }
+    }
+}
+
 /// One task as written; what it leaves open comes from the play's [`Settings`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Task {
     /// Its name.
     pub name: Option<Template>,
@@ -150,27 +254,29 @@ pub struct Task {
     pub table: Option<TableSpec>,
     /// Variables of this task; they win over the play's.
     pub vars: Vars,
+    /// Whether, how often and where it is done.
+    pub control: Control,
     /// Where it begins.
     pub at: At,
 }
 
 /// How output becomes rows, as written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Parse {
     /// How it is read.
     pub spec: ParseSpec,
     /// After the first row for which it holds, the command is ended. The row is its `row`.
-    pub stop_when: Option<Condition>,
+    pub stop_when: Option<RowCondition>,
 }
 
 /// What a task does.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Action {
     /// A command on the host.
     Run(Line),
     /// A local file, run on the host.
     Script {
-        /// Relative to the playbook's folder.
+        /// Relative to the folder of the file that it stands in.
         path: Located<String>,
         /// Its arguments.
         args: Vec<Template>,
@@ -192,10 +298,39 @@ pub enum Action {
     Print(Template),
     /// Wait.
     Pause(Duration),
+    /// A question to the person at the terminal; the run goes on after a yes.
+    Ask(Template),
+    /// Conditions that must hold.
+    Assert {
+        /// At least one.
+        that: Vec<Condition>,
+        /// What is said where one does not.
+        message: Option<Template>,
+    },
+    /// Values for later tasks.
+    Set(Vec<(String, Filling)>),
+    /// Something that must come to be.
+    WaitFor(WaitFor),
+}
+
+/// What a `wait_for` task waits for.
+#[derive(Debug, Clone)]
+pub enum WaitFor {
+    /// A TCP port that accepts connections from here; of the host where no address is named.
+    Port {
+        /// Never 0.
+        port: u16,
+        /// Another machine's name or address.
+        address: Option<Template>,
+    },
+    /// A path on the host that exists.
+    Path(Template),
+    /// A new connection to the host.
+    Connection,
 }
 
 /// Files that are copied, either way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Copy {
     /// What is copied, at least one. Local paths are relative to the playbook's folder.
     pub sources: Vec<Template>,
@@ -212,7 +347,7 @@ pub struct Copy {
 }
 
 /// A command line as written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Line {
     /// Shell text: render it with [`Template::render_shell`].
     Shell(Template),

@@ -5,7 +5,7 @@
 
 use super::keys;
 use super::model::{Parse, Task};
-use super::template::Condition;
+use super::template::RowCondition;
 use super::tree::{Entry, Kind, Node};
 use super::validate::{Check, Level, get};
 use crate::rows::{
@@ -62,7 +62,7 @@ impl Check<'_> {
                 }
                 "types" => spec.types = self.types(value, columns.as_deref()),
                 "strict" => spec.strict = self.one_of(key, value, &YES_NO).unwrap_or(true),
-                "stop_when" => stop_when = self.condition(key, value),
+                "stop_when" => stop_when = self.row_condition(key, value),
                 _ => {}
             }
         }
@@ -73,7 +73,7 @@ impl Check<'_> {
     }
 
     /// A condition asks for columns that there will be.
-    fn columns_of(&mut self, condition: &Condition, columns: Option<&[String]>) {
+    fn columns_of(&mut self, condition: &RowCondition, columns: Option<&[String]>) {
         for name in condition.names().filter(|name| !name.optional) {
             let mut steps = name.path.split('.');
             let (root, column) = (steps.next(), steps.next());
@@ -394,7 +394,7 @@ impl Check<'_> {
         );
     }
 
-    fn condition(&mut self, key: &str, node: &Node) -> Option<Condition> {
+    fn row_condition(&mut self, key: &str, node: &Node) -> Option<RowCondition> {
         let text = self.text(key, node)?;
         if text.contains("${{") {
             let help = Some("write it without `${{ }}`: `stop_when: row.use > 90`");
@@ -402,7 +402,7 @@ impl Check<'_> {
             return None;
         }
         let to_source = self.to_source(node, text);
-        match Condition::parse(text) {
+        match RowCondition::parse(text) {
             Ok(mut condition) => {
                 condition.place_in_source(to_source);
                 Some(condition)

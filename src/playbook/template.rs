@@ -26,6 +26,9 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
 /// bounds the stack.
 const MAX_CODE: usize = 1000;
 
+/// Bytes of `${{`.
+const BRACES: usize = 3;
+
 /// Gaps of one text. More are data, not a template.
 const MAX_GAPS: usize = 1000;
 
@@ -185,7 +188,7 @@ pub enum RenderCause {
 
 /// A bare expression that is true or false: `row.use > 90`.
 #[derive(Clone)]
-pub struct Condition(Arc<Interpolation>);
+pub struct RowCondition(Arc<Interpolation>);
 
 /// The variables of a scope, and one more.
 #[derive(Debug)]
@@ -204,7 +207,7 @@ impl Object for WithOne {
     }
 }
 
-impl Condition {
+impl RowCondition {
     /// Parses the expression, which stands without braces.
     ///
     /// # Errors
@@ -298,9 +301,9 @@ fn lacks(value: &Value, name: &Name) -> bool {
     false
 }
 
-impl fmt::Debug for Condition {
+impl fmt::Debug for RowCondition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Condition").field(&self.0.code).finish()
+        f.debug_tuple("RowCondition").field(&self.0.code).finish()
     }
 }
 
@@ -397,6 +400,30 @@ fn to_value(json: serde_json::Value) -> Value {
     }
 }
 
+/// The way back; `None` for what has no place in data, such as a function.
+fn from_value(value: &Value) -> Option<serde_json::Value> {
+    use serde_json::Value as Json;
+    Some(match value.kind() {
+        ValueKind::None => Json::Null,
+        ValueKind::Bool => Json::Bool(value.is_true()),
+        ValueKind::String => Json::String(value.as_str()?.to_owned()),
+        ValueKind::Number => match value.as_i64() {
+            Some(whole) if value.is_integer() => Json::from(whole),
+            Some(_) | None => Json::from(f64::try_from(value.clone()).ok()?),
+        },
+        ValueKind::Seq | ValueKind::Iterable => {
+            let items = value.try_iter().ok()?;
+            Json::Array(items.map(|item| from_value(&item)).collect::<Option<_>>()?)
+        }
+        ValueKind::Map => {
+            let entry =
+                |key: Value| Some((key.to_string(), from_value(&value.get_item(&key).ok()?)?));
+            Json::Object(value.try_iter().ok()?.map(entry).collect::<Option<_>>()?)
+        }
+        _ => return None,
+    })
+}
+
 /// A gap's value.
 enum Filled {
     One(String),
@@ -428,6 +455,45 @@ impl Template {
     /// The first mistake.
     pub fn parse_shell(text: &str) -> Result<Self, TemplateError> {
         Self::parse_all(text, true).map_err(first)
+    }
+
+    /// Parses an expression that stands without braces around it. Spans are bytes of `code`.
+    pub(super) fn parse_expression(code: &str) -> Result<Self, TemplateError> {
+        if code.contains("${{") {
+            let help = "this is an expression already: leave `${{` and `}}` out".to_owned();
+            return Err(mistake(
+                "an expression stands without `${{ }}`",
+                0..code.len(),
+                "",
+                Some(help),
+            ));
+        }
+        let around = |at: usize| at.saturating_sub(BRACES).min(code.len());
+        let inside = |mut error: TemplateError| {
+            error.span = around(error.span.start)..around(error.span.end);
+            error
+        };
+        let mut template = Self::parse_all(&format!("${{{{{code}}}}}"), false)
+            .map_err(|errors| inside(first(errors)))?;
+        if template.parts.len() != 1 {
+            let message = format!("`{code}` is not an expression: `}}}}` closes nothing");
+            return Err(mistake(message, 0..code.len(), "", None));
+        }
+        template.place_in_source(|span| around(span.start)..around(span.end));
+        template.text = code.into();
+        Ok(template)
+    }
+
+    /// The value of a template that is one gap and nothing else, with its kind: a list stays a
+    /// list. `None` where there is more.
+    ///
+    /// # Errors
+    /// [`RenderError`] if the expression has no value.
+    pub(super) fn value(&self, scope: &Scope) -> Option<Result<serde_json::Value, RenderError>> {
+        match self.parts.as_slice() {
+            [Part::Gap(gap)] => Some(gap.value(scope)),
+            _ => None,
+        }
     }
 
     pub(super) fn parse_all(text: &str, shell: bool) -> Result<Self, Vec<TemplateError>> {
@@ -669,15 +735,27 @@ impl Interpolation {
         self.error(RenderCause::Expression(self.code.clone(), why))
     }
 
-    fn fill(&self, scope: &Scope) -> Result<Filled, RenderError> {
+    fn eval(&self, scope: &Scope) -> Result<Value, RenderError> {
         let context = Value::from_object(scope.names.clone());
-        let value = self.expression.eval(context).map_err(|error| {
+        self.expression.eval(context).map_err(|error| {
             // A missing name is the cause, whatever the operation on it complains of.
             match error.kind() {
                 minijinja::ErrorKind::UndefinedError => self.undefined(scope),
                 _ => self.missing(scope).unwrap_or_else(|| self.failed(&error)),
             }
-        })?;
+        })
+    }
+
+    fn value(&self, scope: &Scope) -> Result<serde_json::Value, RenderError> {
+        let value = self.eval(scope)?;
+        if value.is_undefined() {
+            return Err(self.undefined(scope));
+        }
+        from_value(&value).ok_or_else(|| self.not_text("neither text nor a number"))
+    }
+
+    fn fill(&self, scope: &Scope) -> Result<Filled, RenderError> {
+        let value = self.eval(scope)?;
         if let ValueKind::Seq | ValueKind::Iterable = value.kind() {
             let items = value.try_iter().map_err(|error| self.failed(&error))?;
             return Ok(Filled::Many(

@@ -1,17 +1,26 @@
 //! The tree -> the model. A mistake is noted and the rest is checked all the same.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::control::Around;
 use super::keys;
-use super::model::{Action, Hosts, Line, Located, Play, Playbook, Settings, Strategy, Task};
+use super::model::{
+    Action, Block, Control, Hosts, Line, Located, Play, Playbook, Settings, Strategy, Task,
+};
 use super::shell::is_posix;
 use super::template::Template;
-use super::tree::{Entry, Kind, MAX_FOUND, Node};
+use super::tree::{Entry, Kind, MAX_FOUND, Node, parse};
 use crate::diagnostic::{At, Diagnostic, Source};
 use crate::target::{Vars, is_identifier};
 use crate::text::did_you_mean;
+
+/// Files that are included, over all and inside of each other.
+const MAX_INCLUDED: usize = 1000;
+const MAX_INCLUDED_DEPTH: usize = 16;
 
 /// Tasks of a play, and plays of a file: their places are counted in 16 bits.
 const MAX_LISTED: usize = u16::MAX as usize;
@@ -24,6 +33,25 @@ pub(super) struct Check<'a> {
     bare_braces: Vec<Located<String>>,
     /// Names of tables that tasks share.
     pub(super) tables: BTreeSet<String>,
+    library: &'a Library<'a>,
+    /// The files that include each other down to this one.
+    chain: Vec<PathBuf>,
+}
+
+/// Other files of tasks.
+pub(super) struct Library<'a> {
+    read: &'a Reader,
+    count: Cell<usize>,
+}
+
+/// Gives the text of a file, or why there is none: a fragment that follows the file's name.
+pub type Reader = dyn Fn(&Path) -> Result<String, String>;
+
+impl<'a> Library<'a> {
+    pub fn new(read: &'a Reader) -> Self {
+        let count = Cell::new(0);
+        Self { read, count }
+    }
 }
 
 /// Where a mapping stands, and so which keys it may have.
@@ -34,11 +62,24 @@ pub(super) enum Level {
     Play,
     Defaults,
     Task,
+    Block,
+    Include,
     List,
     Upload,
     Download,
     /// What stands behind a key: the key in backquotes, and its own keys.
     Options(&'static str, &'static [&'static str]),
+    Retry,
+    Rollout,
+    WaitFor,
+    Pause,
+}
+
+/// Tasks in the order in which they stand, and what holds them together.
+#[derive(Default)]
+struct Listed {
+    tasks: Vec<Task>,
+    blocks: Vec<Block>,
 }
 
 impl Level {
@@ -48,10 +89,16 @@ impl Level {
             Self::Play => "a play",
             Self::Defaults => "`defaults`",
             Self::Task => "a task",
+            Self::Block => "a block",
+            Self::Include => "an `include`",
             Self::List => "`ls`",
             Self::Upload => "`upload`",
             Self::Download => "`download`",
             Self::Options(noun, _) => noun,
+            Self::Retry => "`retry`",
+            Self::Rollout => "`rollout`",
+            Self::WaitFor => "`wait_for`",
+            Self::Pause => "`pause`",
         }
     }
 
@@ -61,36 +108,52 @@ impl Level {
             Self::WholeFile => [
                 keys::FILE,
                 &keys::PLAY[1..4],
-                &keys::PLAY[5..],
+                &keys::PLAY[5..7],
                 keys::SETTINGS,
             ]
             .concat(),
             Self::Play => [keys::PLAY, keys::SETTINGS].concat(),
             Self::Defaults => keys::SETTINGS.to_vec(),
             Self::Task => [keys::ACTIONS, keys::TASK].concat(),
+            Self::Block => keys::BLOCK.to_vec(),
+            Self::Include => keys::INCLUDE.to_vec(),
             Self::List => keys::LS.to_vec(),
             Self::Upload => keys::UPLOAD.to_vec(),
             Self::Download => keys::DOWNLOAD.to_vec(),
             Self::Options(_, keys) => keys.to_vec(),
+            Self::Retry => keys::RETRY.to_vec(),
+            Self::Rollout => keys::ROLLOUT.to_vec(),
+            Self::WaitFor => keys::WAIT_FOR.to_vec(),
+            Self::Pause => keys::PAUSE.to_vec(),
         }
     }
 
     fn later(self) -> Vec<&'static str> {
         match self {
             Self::File => keys::LATER_FILE.to_vec(),
-            Self::WholeFile => [keys::LATER_FILE, keys::LATER_PLAY, keys::LATER_SETTINGS].concat(),
-            Self::Play => [keys::LATER_PLAY, keys::LATER_SETTINGS].concat(),
-            Self::Defaults => keys::LATER_SETTINGS.to_vec(),
+            Self::WholeFile => [keys::LATER_FILE, keys::LATER_SETTINGS].concat(),
+            Self::Play | Self::Defaults => keys::LATER_SETTINGS.to_vec(),
             Self::Task => [keys::LATER_ACTIONS, keys::LATER_TASK].concat(),
-            Self::List | Self::Upload | Self::Download | Self::Options(..) => Vec::new(),
+            Self::Block
+            | Self::Include
+            | Self::List
+            | Self::Upload
+            | Self::Download
+            | Self::Options(..)
+            | Self::Retry
+            | Self::Rollout
+            | Self::WaitFor
+            | Self::Pause => Vec::new(),
         }
     }
 }
 
 impl<'a> Check<'a> {
-    pub fn new(source: &'a Arc<Source>) -> Self {
+    pub fn new(source: &'a Arc<Source>, library: &'a Library<'a>) -> Self {
         Self {
             source,
+            library,
+            chain: vec![source.path.clone()],
             found: Vec::new(),
             doubtful: BTreeSet::new(),
             bare_braces: Vec::new(),
@@ -203,9 +266,12 @@ impl<'a> Check<'a> {
             get(entries, "inventory").map_or_else(Vec::new, |node| self.plains("inventory", node));
         let vars = get(entries, "vars").map_or_else(Vars::new, |node| self.vars(node));
         let plays = match many {
-            Some(node) => self.plays(node, &defaults)?,
+            Some(node) => {
+                let handlers = self.handlers(entries, &defaults);
+                self.plays(node, &defaults, &handlers)?
+            }
             None => {
-                let mut play = self.play_entries(entries, root, &defaults)?;
+                let mut play = self.play_entries(entries, root, &defaults, &[])?;
                 // They are the file's, where they already stand.
                 play.vars = Vars::new();
                 vec![play]
@@ -227,7 +293,7 @@ impl<'a> Check<'a> {
         self.plain("name", node).map(|name| name.value)
     }
 
-    fn plays(&mut self, node: &Node, defaults: &Settings) -> Option<Vec<Play>> {
+    fn plays(&mut self, node: &Node, defaults: &Settings, handlers: &[Task]) -> Option<Vec<Play>> {
         let items = self.list("plays", node)?;
         if items.is_empty() || items.len() > MAX_LISTED {
             let message = if items.is_empty() {
@@ -247,7 +313,7 @@ impl<'a> Check<'a> {
                 continue;
             };
             self.check_keys(entries, Level::Play);
-            plays.extend(self.play_entries(entries, item, defaults));
+            plays.extend(self.play_entries(entries, item, defaults, handlers));
         }
         Some(plays)
     }
@@ -257,6 +323,7 @@ impl<'a> Check<'a> {
         entries: &[Entry],
         node: &Node,
         defaults: &Settings,
+        of_file: &[Task],
     ) -> Option<Play> {
         let settings = merged(defaults, self.settings(entries));
         let name = self.title(entries);
@@ -270,11 +337,18 @@ impl<'a> Check<'a> {
                 )
             })
             .unwrap_or_default();
-        let fanout = get(entries, "fanout")
-            .and_then(|node| self.whole("fanout", node, 1..100_001))
-            .and_then(|n| usize::try_from(n).ok());
+        let fanout = get(entries, "fanout").and_then(|node| self.fanout(node));
+        let rollout = get(entries, "rollout").and_then(|node| self.rollout(node));
         let vars = get(entries, "vars").map_or_else(Vars::new, |node| self.vars(node));
-        let tasks = self.tasks(entries, node, &settings);
+        let listed = self.tasks(entries, node, &settings).unwrap_or_default();
+        let mut handlers = self.handlers(entries, &settings);
+        // The play's own stand in for those of the file.
+        let own: Vec<String> = handlers.iter().filter_map(plain_name).collect();
+        let inherited = of_file
+            .iter()
+            .filter(|task| plain_name(task).is_some_and(|name| !own.contains(&name)));
+        handlers.splice(0..0, inherited.cloned());
+        self.check_notified(&listed.tasks, &handlers);
         let at = self.at(&node.span);
         Some(Play {
             name,
@@ -284,7 +358,10 @@ impl<'a> Check<'a> {
             fanout,
             vars,
             settings,
-            tasks: tasks.unwrap_or_default(),
+            tasks: listed.tasks,
+            blocks: listed.blocks,
+            handlers,
+            rollout,
             at,
         })
     }
@@ -364,7 +441,7 @@ impl<'a> Check<'a> {
         settings
     }
 
-    fn tasks(&mut self, entries: &[Entry], play: &Node, settings: &Settings) -> Option<Vec<Task>> {
+    fn tasks(&mut self, entries: &[Entry], play: &Node, settings: &Settings) -> Option<Listed> {
         let Some(node) = get(entries, "tasks") else {
             self.error(
                 "the play has no `tasks`".into(),
@@ -374,26 +451,199 @@ impl<'a> Check<'a> {
             );
             return None;
         };
-        let items = self.list("tasks", node)?;
+        let mut listed = Listed::default();
+        self.list_tasks("tasks", node, settings, &Around::default(), &mut listed)?;
+        let count = listed.tasks.len();
+        if count > MAX_LISTED {
+            let message = format!("more than {MAX_LISTED} tasks in one play");
+            self.error(message, node, "", None);
+            return None;
+        }
+        Some(listed)
+    }
+
+    /// Adds the tasks of a list, those of its blocks among them.
+    fn list_tasks(
+        &mut self,
+        key: &str,
+        node: &Node,
+        settings: &Settings,
+        around: &Around,
+        listed: &mut Listed,
+    ) -> Option<()> {
+        let items = self.list(key, node)?;
         if items.is_empty() || items.len() > MAX_LISTED {
             let message = if items.is_empty() {
-                "`tasks` is empty".into()
+                format!("`{key}` is empty")
             } else {
                 format!("more than {MAX_LISTED} tasks in one play")
             };
             self.error(message, node, "", None);
             return None;
         }
-        let tasks = items.iter().filter_map(|item| self.task(item, settings));
-        Some(tasks.collect())
+        for item in items {
+            match &item.kind {
+                Kind::Map(entries) if get(entries, "block").is_some() => {
+                    self.block(entries, settings, around, listed);
+                }
+                Kind::Map(entries) if get(entries, "include").is_some() => {
+                    self.include(entries, settings, around, listed);
+                }
+                Kind::Map(_) | Kind::List(_) | Kind::Scalar { .. } => {
+                    listed.tasks.extend(self.task(item, settings, around));
+                }
+            }
+        }
+        Some(())
     }
 
-    fn task(&mut self, node: &Node, settings: &Settings) -> Option<Task> {
+    fn block(
+        &mut self,
+        entries: &[Entry],
+        settings: &Settings,
+        around: &Around,
+        listed: &mut Listed,
+    ) {
+        self.check_keys(entries, Level::Block);
+        let around = self.around(entries, around);
+        let mut part = |key: &str| {
+            let start = listed.tasks.len();
+            if let Some(node) = get(entries, key) {
+                self.list_tasks(key, node, settings, &around, listed);
+            }
+            start..listed.tasks.len()
+        };
+        let (body, rescue, always) = (part("block"), part("rescue"), part("always"));
+        listed.blocks.push(Block {
+            body,
+            rescue,
+            always,
+        });
+    }
+
+    /// The tasks of another file, as if they stood here.
+    fn include(
+        &mut self,
+        entries: &[Entry],
+        settings: &Settings,
+        around: &Around,
+        listed: &mut Listed,
+    ) {
+        self.check_keys(entries, Level::Include);
+        let around = self.around(entries, around);
+        let path = get(entries, "include").and_then(|node| self.plain("include", node));
+        let Some(Located { value: path, at }) = path else {
+            return;
+        };
+        let source = match self.read(&path) {
+            Ok(source) => Arc::new(source),
+            Err(reason) => {
+                let message = format!("`include: {path}` {reason}");
+                self.error_at(message, at.span, "", None);
+                return;
+            }
+        };
+        let tree = parse(&source);
+        let mut check = Check::new(&source, self.library);
+        check.chain.splice(0..0, self.chain.iter().cloned());
+        tree.left_out
+            .iter()
+            .for_each(|node| check.doubt_names_in(node));
+        match &tree.root {
+            Some(root) => {
+                check.list_tasks("tasks", root, settings, &around, listed);
+            }
+            None if tree.found.is_empty() => {
+                self.error_at(format!("`{path}` is empty"), at.span, "", None);
+            }
+            None => {}
+        }
+        let room = MAX_FOUND.saturating_sub(self.found.len());
+        self.found
+            .extend(tree.found.into_iter().chain(check.found).take(room));
+        self.doubtful.extend(check.doubtful);
+        let room = MAX_FOUND.saturating_sub(self.bare_braces.len());
+        self.bare_braces
+            .extend(check.bare_braces.into_iter().take(room));
+    }
+
+    /// A file whose name is relative to this one's folder.
+    fn read(&self, path: &str) -> Result<Source, String> {
+        let folder = self.source.path.parent().unwrap_or(Path::new(""));
+        let path = folder.join(path);
+        if self.chain.contains(&path) {
+            return Err("includes itself in the end".into());
+        }
+        let count = self.library.count.get() + 1;
+        self.library.count.set(count);
+        if count > MAX_INCLUDED || self.chain.len() > MAX_INCLUDED_DEPTH {
+            return Err(format!(
+                "is one too many: at most {MAX_INCLUDED} files, {MAX_INCLUDED_DEPTH} inside each other"
+            ));
+        }
+        let text = (self.library.read)(&path)?.into();
+        Ok(Source { path, text })
+    }
+
+    /// Tasks that others notify, by their names.
+    fn handlers(&mut self, entries: &[Entry], settings: &Settings) -> Vec<Task> {
+        let Some(node) = get(entries, "handlers") else {
+            return Vec::new();
+        };
+        let mut handlers: Vec<Task> = Vec::new();
+        for item in self.list("handlers", node).unwrap_or_default() {
+            let Some(task) = self.task(item, settings, &Around::default()) else {
+                continue;
+            };
+            match plain_name(&task) {
+                None => {
+                    let help = Some("`notify` finds it by its name: `name: restart app`");
+                    self.error("a handler needs a plain `name`".into(), item, "", help);
+                }
+                Some(name)
+                    if handlers
+                        .iter()
+                        .any(|h| plain_name(h).as_ref() == Some(&name)) =>
+                {
+                    self.error(format!("a second handler `{name}`"), item, "", None);
+                }
+                Some(_) => handlers.push(task),
+            }
+        }
+        handlers
+    }
+
+    fn check_notified(&mut self, tasks: &[Task], handlers: &[Task]) {
+        let known: Vec<String> = handlers.iter().filter_map(plain_name).collect();
+        for notified in tasks.iter().chain(handlers).flat_map(|t| &t.control.notify) {
+            if known.contains(&notified.value) {
+                continue;
+            }
+            let near = did_you_mean(&notified.value, known.iter().map(String::as_str));
+            let help = match (near, known.is_empty()) {
+                (Some(near), _) => format!("did you mean `{near}`?"),
+                (None, true) => "define it under `handlers:` of the play".to_owned(),
+                (None, false) => format!("there are: {}", known.join(", ")),
+            };
+            let At { source, span, .. } = &notified.at;
+            let message = format!("no handler is named `{}`", notified.value);
+            let mistake = Diagnostic::error(message).at(source, span.clone(), "");
+            if self.found.len() < MAX_FOUND {
+                self.found.push(mistake.help(help));
+            }
+        }
+    }
+
+    fn task(&mut self, node: &Node, settings: &Settings, around: &Around) -> Option<Task> {
         let task = match &node.kind {
-            Kind::Map(entries) => self.task_entries(entries, node),
+            Kind::Map(entries) => self.task_entries(entries, node, around),
             Kind::Scalar { .. } => {
                 let action = self.line("run", node).map(Action::Run);
-                action.map(|action| self.bare_task(action, node))
+                action.map(|action| Task {
+                    vars: around.vars.clone(),
+                    control: self.control(&[], around),
+                    ..self.bare_task(action, node)
+                })
             }
             Kind::List(_) => {
                 self.error(
@@ -425,11 +675,12 @@ impl<'a> Check<'a> {
             parse: None,
             table: None,
             vars: Vars::new(),
+            control: Control::default(),
             at: self.at(&node.span),
         }
     }
 
-    fn task_entries(&mut self, entries: &[Entry], node: &Node) -> Option<Task> {
+    fn task_entries(&mut self, entries: &[Entry], node: &Node, around: &Around) -> Option<Task> {
         let known = self.check_keys(entries, Level::Task);
         let action = self.action(entries, node, known);
         self.check_fit(entries);
@@ -439,6 +690,8 @@ impl<'a> Check<'a> {
             action.unwrap_or(Action::Pause(std::time::Duration::ZERO)),
             node,
         );
+        task.vars.clone_from(&around.vars);
+        task.control = self.control(entries, around);
         for Entry { key, value, .. } in entries {
             match key.as_str() {
                 "name" => task.name = self.template(key, value),
@@ -452,11 +705,13 @@ impl<'a> Check<'a> {
                 "register" => task.register = self.register(value),
                 "parse" => task.parse = self.parse(value),
                 "table" => task.table = self.table(value),
-                "vars" => task.vars = self.vars(value),
+                "vars" => task.vars.extend(self.vars(value)),
                 _ => {}
             }
         }
         self.check_table(entries, &task);
+        // Nobody wants to be asked by every host.
+        task.control.once |= matches!(task.action, Action::Ask(_));
         if broken {
             self.doubt(task.register);
             return None;
@@ -475,8 +730,7 @@ impl<'a> Check<'a> {
 
     fn action(&mut self, entries: &[Entry], node: &Node, known: bool) -> Option<Action> {
         let is_action = |e: &&Entry| {
-            keys::ACTIONS.contains(&e.key.as_str())
-                || keys::LATER_ACTIONS[..6].contains(&e.key.as_str())
+            keys::ACTIONS.contains(&e.key.as_str()) || keys::LATER_ACTIONS.contains(&e.key.as_str())
         };
         let actions: Vec<&Entry> = entries.iter().filter(is_action).collect();
         let Some(first) = actions.first() else {
@@ -507,7 +761,10 @@ impl<'a> Check<'a> {
             "upload" => self.copy(key, value, Level::Upload),
             "download" => self.copy(key, value, Level::Download),
             "print" => self.template(key, value).map(Action::Print),
-            "pause" => self.duration(key, value, true).map(Action::Pause),
+            "pause" => self.pause(value),
+            "assert" => self.assert(entries, value),
+            "set" => self.set(value),
+            "wait_for" => self.wait_for(value),
             "script" => {
                 let args =
                     get(entries, "args").map_or_else(Vec::new, |node| self.templates("args", node));
@@ -524,9 +781,21 @@ impl<'a> Check<'a> {
         let of_process = ["env", "cwd", "shell", "stdin", "ok_codes"];
         let of_result = ["timeout", "register"];
         let of_rows = ["parse", "table"];
+        let of_trying = ["retry", "creates", "changed_when"];
+        let nothing = [&of_process[..], &of_result, &of_trying, &of_rows].concat();
         for (action, useless) in [
-            ("print", [&of_process[..], &of_result, &of_rows].concat()),
-            ("pause", [&of_process[..], &of_result, &of_rows].concat()),
+            ("print", [&nothing[..], &["notify", "delegate_to"]].concat()),
+            ("pause", [&nothing[..], &["notify", "delegate_to"]].concat()),
+            (
+                "assert",
+                [&nothing[..], &["notify", "delegate_to"]].concat(),
+            ),
+            ("set", [&nothing[..], &["notify", "delegate_to"]].concat()),
+            ("local", vec!["delegate_to"]),
+            (
+                "wait_for",
+                [&of_process[..], &["register"], &of_trying, &of_rows].concat(),
+            ),
             ("ls", [&of_process[..], &of_rows].concat()),
             ("upload", [&of_process[..], &of_rows].concat()),
             ("download", [&of_process[..], &of_rows].concat()),
@@ -544,6 +813,20 @@ impl<'a> Check<'a> {
                     );
                 }
             }
+        }
+        for (key, action) in [
+            ("message", "assert"),
+            ("rescue", "block"),
+            ("always", "block"),
+        ] {
+            if let (Some(entry), None) = (has(key), has(action)) {
+                let message = format!("`{key}` goes with `{action}`");
+                self.error_at(message, entry.key_span.clone(), "", None);
+            }
+        }
+        if let (Some(entry), Some(_)) = (has("fanout").or(has("rollout")), has("once")) {
+            let message = format!("`{}` has no effect beside `once`", entry.key);
+            self.error_at(message, entry.key_span.clone(), "", Some("remove it"));
         }
         if let (Some(entry), None) = (has("args"), has("script")) {
             self.error_at(
@@ -607,9 +890,6 @@ impl<'a> Check<'a> {
             all = false;
             // A misspelt `vars` or `register`, a `set` of a later version.
             self.doubt_names_in(&entry.value);
-            if key == "loop" {
-                self.doubt(["item".into()]);
-            }
             let (message, help) = if later.contains(&key) {
                 (
                     format!(
@@ -662,6 +942,11 @@ fn unknown_help(key: &str, allowed: &[&str], later: &[&str], level: Level) -> St
 
 pub(super) fn get<'n>(entries: &'n [Entry], key: &str) -> Option<&'n Node> {
     entries.iter().find(|e| e.key == key).map(|e| &*e.value)
+}
+
+/// The name of a task, if it has one without values to fill in.
+fn plain_name(task: &Task) -> Option<String> {
+    task.name.as_ref()?.literal().map(str::to_owned)
 }
 
 /// The play's own settings win; `env` is joined name by name.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use serde_yaml::granit_parser::ScalarStyle;
 
+use super::expression::{Condition, Filling};
 use super::model::{Line, Located};
 use super::template::Template;
 use super::tree::{Entry, Kind, Node};
@@ -145,6 +146,65 @@ impl Check<'_> {
             Some(at) => whole.start + at + span.start..whole.start + at + span.end,
             None => whole.clone(),
         }
+    }
+
+    /// A bare expression that is true or false. `true` and `false` themselves are expressions.
+    pub(super) fn condition(&mut self, key: &str, node: &Node) -> Option<Condition> {
+        let text = self.text(key, node)?;
+        let source = self.source_text();
+        let to_source = ToSource::new(&source, node, text);
+        match Condition::parse(text) {
+            Ok(mut condition) => {
+                condition.place_in_source(|span| to_source.map(span));
+                Some(condition)
+            }
+            Err(error) => {
+                let span = to_source.map(error.span);
+                let message = format!("`{key}`: {}", error.message);
+                self.error_at(message, span, &error.label, error.help.as_deref());
+                None
+            }
+        }
+    }
+
+    /// One condition or a list of them.
+    pub(super) fn conditions(&mut self, key: &str, node: &Node) -> Vec<Condition> {
+        match &node.kind {
+            Kind::List(items) if items.is_empty() => {
+                self.error(format!("`{key}` is an empty list"), node, "", None);
+                Vec::new()
+            }
+            Kind::List(items) => items
+                .iter()
+                .filter_map(|item| self.condition(key, item))
+                .collect(),
+            Kind::Scalar { .. } | Kind::Map(_) => self.condition(key, node).into_iter().collect(),
+        }
+    }
+
+    /// A value in which `${{ }}` is filled when the task runs.
+    pub(super) fn filling(&mut self, key: &str, node: &Node) -> Option<Filling> {
+        Some(match &node.kind {
+            Kind::Scalar { text, .. } if text.contains("${{") => {
+                Filling::Text(self.parsed(key, text, node, false)?)
+            }
+            Kind::Scalar { .. } => Filling::Plain(self.json(node)),
+            Kind::List(items) => {
+                let items = items.iter().map(|item| self.filling(key, item));
+                Filling::List(items.collect::<Option<_>>()?)
+            }
+            Kind::Map(entries) => {
+                let entries = entries
+                    .iter()
+                    .map(|e| Some((e.key.clone(), self.filling(key, &e.value)?)));
+                Filling::Map(entries.collect::<Option<_>>()?)
+            }
+        })
+    }
+
+    /// `true` or `false`.
+    pub(super) fn yes_no(&mut self, key: &str, node: &Node) -> bool {
+        self.one_of(key, node, &[("true", true), ("false", false)]) == Some(true)
     }
 
     pub(super) fn templates(&mut self, key: &str, node: &Node) -> Vec<Template> {
@@ -420,7 +480,7 @@ fn code_range(text: &str) -> Option<std::ops::RangeInclusive<u32>> {
     (first <= last).then_some(u32::from(first)..=u32::from(last))
 }
 
-fn plain_json(text: &str) -> Json {
+pub(super) fn plain_json(text: &str) -> Json {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Json::Null,
         "true" | "True" | "TRUE" => return Json::Bool(true),

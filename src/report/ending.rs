@@ -89,6 +89,7 @@ impl Ending {
             "timed_out",
             "lost",
             "internal",
+            "rescued",
             "skipped",
             "cancelled",
         ];
@@ -296,6 +297,7 @@ mod tests {
                 took: Duration::ZERO,
                 tally: None,
                 rescued: false,
+                effort: crate::outcome::Effort::default(),
             };
             for what in [output, end] {
                 let (seq, at) = (0, Duration::ZERO);

@@ -17,7 +17,7 @@ use super::{Ink, Renderer};
 use crate::event::{Block, Event, LineEnd, RunInfo, Severity, Stream, What};
 use crate::job::{TaskId, TaskRef};
 use crate::listing::Entry;
-use crate::outcome::{ExitStatus, Failure, Outcome, Remains};
+use crate::outcome::{ExitStatus, Failure, Items, Outcome, Remains};
 use crate::rows::Row;
 use crate::transfer::{Progress, Tally, Verified};
 
@@ -257,6 +257,7 @@ fn end_fields(what: &What) -> Value {
         took,
         tally,
         rescued,
+        effort,
     } = what
     else {
         return Value::Null;
@@ -268,9 +269,27 @@ fn end_fields(what: &What) -> Value {
         if *rescued {
             map.insert("rescued".into(), json!(true));
         }
+        map.insert("changed".into(), json!(effort.changed));
+        if effort.attempts > 1 {
+            map.insert("attempts".into(), json!(effort.attempts));
+        }
+        map.extend(
+            effort
+                .items
+                .map(|items| ("items".into(), items_fields(items))),
+        );
         map.extend(tally.as_ref().map(|tally| ("tally".into(), sums(tally))));
     }
     fields
+}
+
+fn items_fields(items: Items) -> Value {
+    json!({
+        "all": items.all,
+        "ok": items.ok,
+        "skipped": items.skipped,
+        "failed": items.failed,
+    })
 }
 
 fn sums(tally: &Tally) -> Value {
@@ -355,14 +374,16 @@ fn describe_host(what: &What) -> (&'static str, Value) {
         }
         What::Retry {
             host,
+            task,
             attempt,
             delay,
             reason,
         } => {
             let (host, delay) = (host.as_str(), delay.as_secs_f64());
+            let task = task.as_ref().map(|task| id(task.id));
             (
                 "retry",
-                json!({"host": host, "attempt": attempt, "delay": delay, "reason": reason}),
+                json!({"host": host, "task": task, "attempt": attempt, "delay": delay, "reason": reason}),
             )
         }
         What::HostEnd {
@@ -420,8 +441,17 @@ fn outcome_fields(outcome: &Outcome) -> Map<String, Value> {
             put("text", json!(String::from_utf8_lossy(&bad.text)));
             put("span", json!([bad.span.start, bad.span.end]));
         }
-        Outcome::Failed(Failure::NotStarted { reason }) => {
-            put("cause", json!("not_started"));
+        Outcome::Failed(
+            failure @ (Failure::NotStarted { reason }
+            | Failure::Assert { reason }
+            | Failure::Unmet { reason }),
+        ) => {
+            let cause = match failure {
+                Failure::Assert { .. } => "assert",
+                Failure::Unmet { .. } => "unmet",
+                _ => "not_started",
+            };
+            put("cause", json!(cause));
             put("reason", json!(reason));
         }
         Outcome::TimedOut { after, remote } => {
@@ -552,6 +582,7 @@ mod tests {
             took: Duration::from_secs(1),
             tally: None,
             rescued: false,
+            effort: crate::outcome::Effort::default(),
         };
         let status = ExitStatus::Signaled {
             name: "SEGV".into(),

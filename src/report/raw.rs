@@ -41,7 +41,13 @@ impl Renderer for Raw {
 fn is_status(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Ok { .. } | Outcome::Failed(Failure::Exit(_)) => true,
-        Outcome::Failed(Failure::NotStarted { .. } | Failure::Files { .. } | Failure::Parse(_))
+        Outcome::Failed(
+            Failure::NotStarted { .. }
+            | Failure::Files { .. }
+            | Failure::Parse(_)
+            | Failure::Assert { .. }
+            | Failure::Unmet { .. },
+        )
         | Outcome::TimedOut { .. }
         | Outcome::Lost { .. }
         | Outcome::Skipped { .. }

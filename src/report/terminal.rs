@@ -20,7 +20,7 @@ use super::{Ink, Renderer};
 use crate::event::{Block, Event, RunInfo, Severity, Stream, What};
 use crate::job::{PlayId, TaskId, TaskRef};
 use crate::listing::Entry;
-use crate::outcome::{Failure, HostProblem, Outcome};
+use crate::outcome::{Effort, Failure, HostProblem, Outcome};
 use crate::recap::Recap;
 use crate::rows::TableSpec;
 use crate::target::HostName;
@@ -199,9 +199,8 @@ impl TextRenderer {
         &self,
         host: &HostName,
         task: &TaskRef,
-        outcome: &Outcome,
-        took: Duration,
-        moved: Option<Tally>,
+        (outcome, ending): (&Outcome, String),
+        (took, copied): (Duration, bool),
         ink: &mut Ink,
     ) {
         let good = matches!(outcome, Outcome::Ok { .. } | Outcome::Skipped { .. });
@@ -209,28 +208,26 @@ impl TextRenderer {
         // What ran no process (print, pause) has shown itself.
         let shown = matches!(outcome, Outcome::Ok { status: None });
         // A copy has nothing else to show for itself.
-        let quiet = moved.is_none() && (calm || shown) && !self.verbose(1);
+        let quiet = !copied && (calm || shown) && !self.verbose(1);
         if good && (!self.talk() || quiet) {
             return;
         }
-        let ending = match (good, moved) {
-            (true, Some(moved)) => moved.words(),
-            (true, None) => String::new(),
-            (false, _) => outcome.to_string(),
-        };
-        let ending = text::printable(ending.as_bytes()).into_owned();
         let line = if self.options.terminal {
-            let (kind, mark) = if good {
-                (Kind::Good, "✓")
-            } else {
-                (Kind::Bad, "✗")
+            let (kind, mark) = match outcome {
+                Outcome::Skipped { .. } => (Kind::Dim, "-"),
+                _ if good => (Kind::Good, "✓"),
+                _ => (Kind::Bad, "✗"),
             };
             let left = [self.shown_name(host), task.name.to_string(), ending];
             let left = left.join("   ");
             let left = format!("{} {}", self.styles.paint(kind, mark), left.trim_end());
             right_aligned(&left, &text::duration(took), self.options.columns)
         } else {
-            let word = if good { "ok  " } else { "FAIL" };
+            let word = match outcome {
+                Outcome::Skipped { .. } => "skip",
+                _ if good => "ok  ",
+                _ => "FAIL",
+            };
             let place = task
                 .place
                 .as_ref()
@@ -247,6 +244,32 @@ impl TextRenderer {
                 .iter()
                 .for_each(|line| say(ink, &format!("  {line}")));
         }
+    }
+
+    /// What is said of an ending besides that it was good or bad.
+    fn ending(
+        &self,
+        outcome: &Outcome,
+        effort: Effort,
+        rescued: bool,
+        moved: Option<Tally>,
+    ) -> String {
+        let good = matches!(outcome, Outcome::Ok { .. });
+        let mut parts = vec![match moved {
+            Some(moved) if good => moved.words(),
+            None if good => String::new(),
+            Some(_) | None => outcome.to_string(),
+        }];
+        if let Some(items) = effort.items.filter(|items| items.failed > 0) {
+            parts.push(format!("{} of {} items failed", items.failed, items.all));
+        } else if let Some(items) = effort.items {
+            parts.push(text::count(items.all as usize, "item"));
+        } else if effort.attempts > 1 {
+            parts.push(text::count(effort.attempts as usize, "attempt"));
+        }
+        parts.extend(rescued.then(|| "rescued".to_owned()));
+        parts.retain(|part| !part.is_empty());
+        text::printable(parts.join("  ").as_bytes()).into_owned()
     }
 
     fn problem(&self, host: &HostName, problem: &HostProblem, ink: &mut Ink) {
@@ -416,11 +439,14 @@ impl Renderer for TextRenderer {
                 task,
                 outcome,
                 took,
+                rescued,
+                effort,
                 tally,
-                rescued: _,
             } => {
                 let moved = tally.filter(|tally| !tally.found);
-                self.task_end(host, task, outcome, *took, moved, ink);
+                let ending = self.ending(outcome, *effort, *rescued, moved);
+                let shown = moved.is_some();
+                self.task_end(host, task, (outcome, ending), (*took, shown), ink);
             }
             What::HostProblem { host, problem } => self.problem(host, problem, ink),
             What::Diagnostic {
@@ -489,15 +515,19 @@ fn detail(what: &What) -> Option<(i8, String)> {
         }
         What::Retry {
             host,
+            task,
             attempt,
             delay,
             reason,
         } => {
             let reason = text::printable(reason.as_bytes());
+            let task = task
+                .as_ref()
+                .map_or(String::new(), |task| format!("{}: ", task.name));
             (
                 1,
                 format!(
-                    "{host}: attempt {attempt} in {}: {reason}",
+                    "{host}: {task}attempt {attempt} in {}: {reason}",
                     text::duration(*delay)
                 ),
             )

@@ -36,6 +36,7 @@ mod endings;
 mod fixtures;
 mod identity;
 mod known_oracle;
+mod language;
 mod links;
 mod ls;
 mod mistakes;

@@ -325,3 +325,23 @@ fn a_text_that_does_not_fit_is_shown_with_its_fault() {
     parse("{regex: '('}", "").expect(2, "", holds(["is no regular expression: unclosed group"]));
     parse("", "").expect(2, "", holds(["nothing says how to parse"]));
 }
+
+#[test]
+fn rows_of_a_loop_are_counted_on_and_kept_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let playbook = dir.path().join("loop.yml");
+    let text = "hosts: all\ntasks:\n  - run: printf 'n=%s\\n' ${{ item }}\n    loop: [1, 2, 3]\n    \
+                parse: {kv: {separator: '='}}\n    register: x\n  - print: ${{ x.rows | length }} rows\n";
+    std::fs::write(&playbook, text).unwrap();
+    let playbook = playbook.to_str().unwrap();
+    Fanrun::new(["run", playbook, "--sandbox", "1"]).expect(0, holds(["3 rows"]), |_: &str| true);
+    Fanrun::new(["run", playbook, "--sandbox", "1", "--format", "ndjson"]).expect(
+        0,
+        |text: &str| {
+            let events = text.lines().map(|line| serde_json::from_str(line).unwrap());
+            let rows = events.filter(|event: &serde_json::Value| event["type"] == "row");
+            rows.map(|row| row["n"].as_u64().unwrap()).eq(1..=3)
+        },
+        "",
+    );
+}

@@ -42,6 +42,7 @@ fn the_examples_run_on_the_sandbox() {
         "disk-report",
         "ci-smoke",
         "release",
+        "rolling-deploy",
     ] {
         let path = here(&format!("playbooks/{name}.yml"));
         Fanrun::new(["run", &path, "--sandbox", "3"])

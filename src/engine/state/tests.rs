@@ -9,7 +9,7 @@ use super::*;
 use crate::engine::shape::{Block as BlockShape, PlayShape, TaskShape};
 
 mod turns;
-use crate::outcome::{Cause, ExitStatus, Failure, Phase};
+use crate::outcome::{Cause, Effort, ExitStatus, Failure, Phase};
 
 fn task(play: u16, index: u16, policy: OnFailure) -> TaskShape {
     let id = TaskId {
@@ -243,6 +243,7 @@ impl World {
                 outcome,
                 took,
                 tally: None,
+                effort: Effort::default(),
             },
         ));
     }

@@ -68,6 +68,7 @@ fn ended(name: &str, task: &TaskRef, outcome: Outcome, ms: u64) -> What {
         took,
         tally: None,
         rescued: false,
+        effort: crate::outcome::Effort::default(),
     }
 }
 

@@ -44,6 +44,8 @@ pub enum QuestionKind {
         /// `SHA256:...`.
         fingerprint: String,
     },
+    /// Whether to go on. Only the answer `yes` or `y` is a yes.
+    Confirm,
     /// A prompt that the server made up.
     KeyboardInteractive {
         /// The host.
@@ -70,6 +72,13 @@ impl Asker {
     #[must_use]
     pub fn is_present(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Asks whether to go on; `None` where nobody answers. Cancel-safe.
+    pub async fn confirm(&self, prompt: String) -> Option<bool> {
+        let answer = self.ask(QuestionKind::Confirm, prompt).await?;
+        let answer = answer.reveal().trim().to_ascii_lowercase();
+        Some(matches!(answer.as_str(), "yes" | "y"))
     }
 
     /// Asks, and waits for as long as it takes.
