@@ -104,7 +104,7 @@ fn what_a_mistake_may_define_is_not_told_as_missing() {
             ("follow.yml:4:9", "`vars` must be a mapping"),
             ("follow.yml:6:14", "`none.sh` does not exist"),
             ("follow.yml:8:15", "unknown key `regster`"),
-            ("follow.yml:9:6", "cannot do it yet"),
+            ("follow.yml:9:15", "cannot do it yet"),
             ("follow.yml:11:10", "`g-h` cannot be the name"),
             ("follow.yml:14:25", "unknown variable `really_missing`"),
             ("follow.yml:15:15", "`run` is written twice"),
