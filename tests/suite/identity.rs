@@ -401,3 +401,18 @@ fn a_step_without_any_answer_is_a_timeout_that_names_it() {
             ]),
         );
 }
+
+#[test]
+fn a_banner_is_no_answer_and_no_demand_for_a_new_password() {
+    let server = SftpServer::demanding(&["banner"]);
+    with_password(&server)
+        .within(Duration::from_secs(15))
+        .expect(
+            3,
+            "",
+            holds([
+                "timed out after 2s in authentication",
+                "no answer to the password",
+            ]),
+        );
+}

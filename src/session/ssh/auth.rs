@@ -374,14 +374,15 @@ impl<'a> Login<'a> {
             });
             return Ok(None);
         };
-        let came = self.facts.came();
+        let (came, banners) = (self.facts.came(), self.facts.banners());
         let asked = self.handle.authenticate_password(user, password.reveal());
         match answer(self.dial, self.facts, "the password", asked).await {
             Ok(Ok(result)) => self.take(result, "password".to_owned()),
             Ok(Err(_)) => Err(self.closed()),
             // It did answer, and neither with yes nor with no: what is left is the demand for a
-            // new password (RFC 4252, section 8), which is not passed on to us.
-            Err(_) if self.facts.came() > came => {
+            // new password (RFC 4252, section 8), which is not passed on to us. A banner (section
+            // 5.4) is no answer: a server that sends one and then nothing has stalled.
+            Err(_) if self.facts.came() > came && self.facts.banners() == banners => {
                 self.tried
                     .push("password (the server wants a new one to be set first)".to_owned());
                 Err(self.refused())

@@ -53,6 +53,7 @@ impl Handler for Client {
     type Error = russh::Error;
 
     async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), russh::Error> {
+        self.facts.add_banner();
         let room = BANNER_KEPT.saturating_sub(self.banner);
         let kept = &banner.as_bytes()[..banner.len().min(room)];
         self.banner += kept.len();

@@ -71,6 +71,8 @@ pub(super) struct Facts {
     garbage: OnceLock<Garbage>,
     /// Bytes that the server has sent.
     came: AtomicU64,
+    /// Authentication banners among them.
+    banners: AtomicU64,
     /// Why we refused, if we did.
     pub(super) refusal: OnceLock<HostProblem>,
     /// The key that was accepted.
@@ -106,6 +108,7 @@ impl Facts {
             identification: OnceLock::new(),
             garbage: OnceLock::new(),
             came: AtomicU64::new(0),
+            banners: AtomicU64::new(0),
             refusal: OnceLock::new(),
             host_key: OnceLock::new(),
             algorithms: OnceLock::new(),
@@ -168,6 +171,16 @@ impl Facts {
     /// How many bytes the server has sent after its greeting.
     pub(super) fn came(&self) -> u64 {
         self.came.load(Ordering::Relaxed)
+    }
+
+    /// Notes an authentication banner.
+    pub(super) fn add_banner(&self) {
+        self.banners.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many authentication banners the server has sent.
+    pub(super) fn banners(&self) -> u64 {
+        self.banners.load(Ordering::Relaxed)
     }
 
     pub(super) fn said(&self) -> Option<&str> {
