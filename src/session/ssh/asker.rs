@@ -37,7 +37,7 @@ pub enum QuestionKind {
         /// The host.
         host: String,
     },
-    /// Whether a host's key is right. Only the answer `yes` is a yes.
+    /// Whether a host's key is right. The answers `yes` and the fingerprint itself are a yes.
     HostKey {
         /// The host.
         host: String,

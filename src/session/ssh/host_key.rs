@@ -12,6 +12,9 @@ use super::{Verified, problem};
 use crate::outcome::{Cause, HostProblem};
 use crate::target::{Dial, HostKeyPolicy};
 
+/// How often a question is put before it counts as answered with no.
+const ASKED: usize = 3;
+
 /// The check for one connection.
 #[derive(Debug)]
 pub(super) struct HostKeyCheck {
@@ -192,22 +195,30 @@ impl HostKeyCheck {
         })
     }
 
+    /// The fingerprint or `yes` is a yes, `no` or nothing a no; anything else is asked again, as
+    /// `confirm` (sshconnect.c) does, but not for ever.
     async fn ask(&self, key: &PublicKey, fingerprint: &str, facts: &Facts) -> bool {
-        let kind = QuestionKind::HostKey {
-            host: self.at.clone(),
-            fingerprint: fingerprint.to_owned(),
-        };
-        let prompt = format!(
-            "{}: unknown host key, {} {fingerprint}; accept and record it \
-             (yes/no, or the fingerprint)? ",
-            self.at,
-            key.algorithm()
-        );
-        let answer = super::paused(facts, self.asker.ask(kind, prompt)).await;
-        answer.is_some_and(|answer| {
-            let answer = answer.reveal().trim();
-            answer.eq_ignore_ascii_case("yes") || answer == fingerprint
-        })
+        let found = format!("unknown host key, {} {fingerprint}", key.algorithm());
+        let mut prompt = self.question(&found);
+        for _ in 0..ASKED {
+            let kind = QuestionKind::HostKey {
+                host: self.at.clone(),
+                fingerprint: fingerprint.to_owned(),
+            };
+            let answer = super::paused(facts, self.asker.ask(kind, prompt)).await;
+            let Some(answer) = answer else { return false };
+            match answer.reveal().trim() {
+                yes if yes.eq_ignore_ascii_case("yes") || yes == fingerprint => return true,
+                no if no.is_empty() || no.eq_ignore_ascii_case("no") => return false,
+                _ => prompt = self.question("that is neither `yes`, `no` nor the fingerprint"),
+            }
+        }
+        false
+    }
+
+    fn question(&self, why: &str) -> String {
+        let at = &self.at;
+        format!("{at}: {why}; accept and record it (yes/no, or the fingerprint)? ")
     }
 
     async fn record(&self, key: &PublicKey, facts: &Facts) -> bool {
