@@ -336,8 +336,8 @@ fn ten_thousand_blocks_are_looked_up_as_they_are() {
     }
     text.push_str("Host *\n  User last\n");
     let (_home, config) = config(&text);
-    for n in (0..10_000).step_by(100) {
-        let name = if n % 200 == 0 {
+    for n in (0..10_000).step_by(10) {
+        let name = if n % 20 == 0 {
             format!("web{n}")
         } else {
             format!("x.alias{n}")
