@@ -952,6 +952,37 @@ mod listings {
         assert_eq!((count, largest), (1_000_000, 100));
     }
 
+    #[tokio::test]
+    async fn a_directory_without_end_is_a_violation() {
+        let link = directory(|page| {
+            let name = |n: u32| format!("{page}-{n}").into_bytes();
+            Some((0..1000).map(name).collect())
+        });
+        let client = Client::start(link, Settings::default()).await.unwrap();
+        let listing = Listing {
+            paths: vec!["/x".into()],
+            ..Listing::default()
+        };
+        let filter = Filter::new(&Wanted::default()).unwrap();
+        let (found, mut blocks) = mpsc::channel(4);
+        let walking = async {
+            let walked = walk(&client, &listing, &filter, &found).await;
+            drop(found);
+            walked
+        };
+        let counting = async {
+            let mut count = 0;
+            while let Some(block) = blocks.recv().await {
+                count += block.len();
+            }
+            count
+        };
+        let (walked, count) = tokio::join!(walking, counting);
+        let ended = walked.unwrap_err();
+        assert!(matches!(ended, Error::Protocol(_)), "{ended}");
+        assert!(count >= 1_000_000, "real directories are not cut: {count}");
+    }
+
     fn entry(path: &'static str, size: u64, modified: u32, mode: u32) -> Entry {
         Entry {
             path: path.into(),

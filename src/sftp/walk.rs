@@ -26,6 +26,9 @@ const AHEAD: usize = 2;
 /// A path longer than this is not entered: every system refuses far shorter ones, so only a server
 /// that makes directories up has them.
 const LONGEST_PATH: usize = 16 << 10;
+/// Names that one directory may have: more than any file system is used with. Beyond it a server
+/// makes them up, and would do so for ever.
+const MOST_NAMES: u64 = if cfg!(test) { 1_500_000 } else { 20_000_000 };
 /// Paths that one pattern may stand for.
 const MOST_ROOTS: usize = 100_000;
 
@@ -488,6 +491,8 @@ pub(super) struct Pages<'a> {
     handle: &'a Handle,
     asked: std::collections::VecDeque<Pending>,
     last: Option<u64>,
+    /// How many came so far.
+    names: u64,
 }
 
 impl<'a> Pages<'a> {
@@ -497,6 +502,7 @@ impl<'a> Pages<'a> {
             handle,
             asked: std::collections::VecDeque::with_capacity(AHEAD),
             last: None,
+            names: 0,
         }
     }
 
@@ -511,6 +517,11 @@ impl<'a> Pages<'a> {
         let Some(page) = first.names().await? else {
             return Ok(None);
         };
+        self.names += page.len() as u64;
+        if self.names > MOST_NAMES {
+            let what = format!("more than {MOST_NAMES} names in one directory");
+            return Err(Error::Protocol(what));
+        }
         let mut hasher = DefaultHasher::new();
         for named in &page {
             named.name.hash(&mut hasher);

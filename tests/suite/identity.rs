@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::fanrun::{Fanrun, OnTerminal, holds};
 use crate::processes;
 use crate::sftp_servers::SftpServer;
-use crate::sshd::Sshd;
+use crate::sshd::{Sshd, make_key};
 
 const SOON: Duration = Duration::from_secs(15);
 /// The command's output on a terminal, which also shows the command itself.
@@ -202,5 +202,27 @@ fn a_banner_is_no_answer_and_no_demand_for_a_new_password() {
                 "timed out after 2s in authentication",
                 "no answer to the password",
             ]),
+        );
+}
+
+#[test]
+fn what_a_server_says_while_it_refuses_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let banner = folder.path().join("banner");
+    std::fs::write(&banner, "this account is locked until Monday\n").unwrap();
+    let sshd = Sshd::builder()
+        .config(&format!("Banner {}", banner.display()))
+        .start();
+    let stranger = folder.path().join("stranger");
+    make_key("ed25519", &stranger);
+    Fanrun::new(["exec", &sshd.address(), "--", "true"])
+        .options(["--port", &sshd.port().to_string(), "--user", sshd.user()])
+        .options(["--identity", stranger.to_str().unwrap()])
+        .options(["--known-hosts", sshd.known_hosts().to_str().unwrap()])
+        .without_env("SSH_AUTH_SOCK")
+        .expect(
+            4,
+            "",
+            holds(["authentication refused", "locked until Monday"]),
         );
 }

@@ -39,6 +39,7 @@ mod known_oracle;
 mod language;
 mod links;
 mod ls;
+mod ls_servers;
 mod mistakes;
 mod round_trips;
 mod rows;

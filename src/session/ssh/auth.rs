@@ -414,7 +414,9 @@ impl<'a> Login<'a> {
             format!("authentication refused for {user}@{at}"),
         );
         let details = &mut problem.details;
-        if let Some(said) = self.facts.disconnect.get() {
+        // Where accounts are locked or expired, that is what a banner says.
+        let said = self.facts.disconnect.get().or(self.facts.banner.get());
+        if let Some(said) = said {
             details.push(("server said", said.clone()));
         }
         if let Some(methods) = &self.methods {

@@ -59,7 +59,9 @@ impl Handler for Client {
         self.banner += kept.len();
         if !kept.is_empty() {
             let lines: Vec<_> = kept.split(|&b| b == b'\n').map(printable).collect();
-            self.facts.note(Note::Banner(lines.join("\n")));
+            let text = lines.join("\n");
+            let _ = self.facts.banner.set(text.clone());
+            self.facts.note(Note::Banner(text));
         }
         Ok(())
     }

@@ -81,6 +81,8 @@ pub(super) struct Facts {
     pub(super) algorithms: OnceLock<Algorithms>,
     /// Why the session ended, in words.
     pub(super) gone: OnceLock<String>,
+    /// The first text that the server showed while we logged in, printable.
+    pub(super) banner: OnceLock<String>,
     /// Set when the server sent a disconnect message: its text.
     pub(super) disconnect: OnceLock<String>,
     /// When the attempt must be over; `None` while a person is asked.
@@ -113,6 +115,7 @@ impl Facts {
             host_key: OnceLock::new(),
             algorithms: OnceLock::new(),
             gone: OnceLock::new(),
+            banner: OnceLock::new(),
             disconnect: OnceLock::new(),
             deadline: watch::Sender::new(Some(began + timeout)),
             notes,
