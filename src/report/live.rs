@@ -71,7 +71,7 @@ impl Copies {
         (time > 0.5).then(|| (last.1.saturating_sub(first.1) as f64 / time) as u64)
     }
 
-    /// `12 of 40 files   412.0 MiB of 1.2 GiB   86.0 MiB/s   9s left`
+    /// `▕███░░░░░░░▏  12 of 40 files   412.0 MiB of 1.2 GiB   86.0 MiB/s   9s left`
     fn line(&self) -> Option<String> {
         if self.under_way.is_empty() {
             return None;
@@ -88,6 +88,10 @@ impl Copies {
         };
         let moved = self.moved();
         let all = total(|one| one.bytes_total, self.bytes);
+        if let Some(all) = all {
+            let part = |bytes: u64| usize::try_from(bytes >> 10).unwrap_or(usize::MAX);
+            line = format!("{}  {line}", bar(part(moved), part(all)));
+        }
         line.push_str(&format!("   {}", text::size(moved)));
         if let Some(all) = all {
             line.push_str(&format!(" of {}", text::size(all)));

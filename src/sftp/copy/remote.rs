@@ -157,11 +157,34 @@ impl Copying<'_> {
         let linked = self.client.hard_link(path, &kept).await;
         let kept_by = match linked {
             Err(error) if error.is_final() => return Err(Fault::Client(error)),
-            // No hard links there: the name is missing until the new file has it.
-            Err(_) => self.client.rename(path, &kept).await,
+            Err(_) => match self.copy_there(path, &kept).await {
+                Err(error) if error.is_final() => Err(error),
+                // Neither links nor copies there: the name is missing until the new file has it.
+                Err(_) => self.client.rename(path, &kept).await,
+                Ok(()) => Ok(()),
+            },
             Ok(()) => Ok(()),
         };
         kept_by.map_err(|error| Fault::remote(&kept, error))
+    }
+
+    /// Copies a file within the host (`copy-data`); not a byte of it comes here.
+    async fn copy_there(&self, from: &RemotePath, to: &RemotePath) -> Result<(), Error> {
+        let client = self.client;
+        if !client.offers("copy-data") {
+            return Err(Error::Unsupported("copy-data"));
+        }
+        let source = client.open(from, OpenFlags::READ, None).await?;
+        let mode = client.fstat(&source).await?.mode.map(|mode| mode & 0o777);
+        let copied = match client.open(to, OpenFlags::CREATE, mode).await {
+            Ok(dest) => {
+                let copied = client.copy_data((&source, 0), 0, (&dest, 0)).await;
+                copied.and(client.close(dest).await)
+            }
+            Err(error) => Err(error),
+        };
+        let closed = close_quietly(client, source).await;
+        copied.and(closed)
     }
 
     /// Whether a file on the host has this checksum. A tool of the host is asked where there is one;

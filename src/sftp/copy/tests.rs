@@ -753,3 +753,33 @@ async fn a_server_that_dies_leaves_no_name_incomplete() {
         }
     }
 }
+
+#[tokio::test]
+async fn without_hard_links_the_old_file_is_copied_where_it_is() {
+    let from = TempDir::new().unwrap();
+    let to = TempDir::new().unwrap();
+    fs::write(from.path().join("file"), b"new").unwrap();
+    fs::write(to.path().join("file"), noise(300_000, 4)).unwrap();
+    fs::set_permissions(to.path().join("file"), fs::Permissions::from_mode(0o640)).unwrap();
+    let (link, _child) = crate::sftp::tests::real_server(&["-P", "hardlink"]);
+    let client = Client::start(link, crate::sftp::Settings::default());
+    let client = client.await.unwrap();
+    let how = How {
+        backup: true,
+        ..How::default()
+    };
+    let old = fs::metadata(to.path().join("file")).unwrap().ino();
+    let places = Places { from, to };
+    let moved = send(&client, upload_of(&places, how)).await;
+    assert_eq!(moved.trouble, None);
+    let kept = places.to.path().join("file~");
+    assert!(fs::read(&kept).unwrap() == noise(300_000, 4));
+    let data = fs::metadata(kept).unwrap();
+    assert_eq!(data.mode() & 0o777, 0o640);
+    assert_ne!(
+        data.ino(),
+        old,
+        "renamed, so that for a moment there was no file"
+    );
+    assert_eq!(fs::read(places.to.path().join("file")).unwrap(), b"new");
+}
