@@ -76,6 +76,7 @@ pub(super) struct Set {
 pub(super) struct Place {
     file: Arc<str>,
     line: usize,
+    owner: Owner,
 }
 
 impl std::fmt::Display for Place {
@@ -85,6 +86,11 @@ impl std::fmt::Display for Place {
 }
 
 impl Place {
+    /// It stands in a file for all users of the machine.
+    pub(super) fn is_of_the_system(&self) -> bool {
+        self.owner == Owner::System
+    }
+
     pub(super) fn wrong(&self, message: impl Into<String>) -> ConfigError {
         ConfigError::Wrong {
             place: self.to_string(),
@@ -183,7 +189,8 @@ impl<'a> Reader<'a> {
         let mut blocks = vec![block(Applies::Always)];
         for (line, text) in (1..).zip(text.split('\n')) {
             let file = Arc::clone(file);
-            let place = Place { file, line };
+            let owner = self.owner;
+            let place = Place { file, line, owner };
             let cut = split::keyword(text).and_then(|found| {
                 found
                     .map(|(keyword, rest)| Ok((keyword, rest, split::words(rest)?)))

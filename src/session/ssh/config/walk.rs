@@ -213,7 +213,10 @@ impl<'a> Walk<'a> {
             Meaning::Refused(_) => return self.refuse(set, first),
             Meaning::Used(meaning) => return self.used(meaning, set, first),
             Meaning::Unless(same) if same.iter().any(|s| s.eq_ignore_ascii_case(first)) => {}
-            Meaning::Unless(_) | Meaning::Warned => self.missed.push(set),
+            Meaning::Mild(same)
+                if set.place.is_of_the_system()
+                    || same.iter().any(|s| s.eq_ignore_ascii_case(first)) => {}
+            Meaning::Unless(_) | Meaning::Mild(_) | Meaning::Warned => self.missed.push(set),
         }
         Ok(())
     }
