@@ -391,7 +391,7 @@ fn word_length(rest: &str) -> usize {
 /// The atom and how many names it stands for.
 fn parse_atom(token: &str, start: usize, left: usize) -> Result<(Atom, usize), PatternError> {
     let span = start..start + token.len();
-    if token == "all" {
+    if token == "all" || token == "@all" {
         return Ok((Atom::All, 1));
     }
     if let Some(inner) = token.strip_prefix('/') {

@@ -194,6 +194,7 @@ fn patterns_select() {
     let fleet = good(FLEET);
     for (pattern, wanted) in [
         ("all", "web01 web02 web03 db1 db2 cache"),
+        ("@all", "web01 web02 web03 db1 db2 cache"),
         ("db1,web01", "web01 db1"),
         ("db1 web01 db1", "web01 db1"),
         ("web[01-03/2]", "web01 web03"),

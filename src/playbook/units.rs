@@ -46,6 +46,14 @@ impl BadQuantity {
 /// # Errors
 /// [`BadQuantity`] for a missing unit, anything else, or more than 366 days.
 pub fn duration(text: &str) -> Result<Duration, BadQuantity> {
+    match lasting(text)? {
+        time if time <= MAX => Ok(time),
+        _ => Err(BadQuantity::TooLarge),
+    }
+}
+
+/// A duration of any length.
+fn lasting(text: &str) -> Result<Duration, BadQuantity> {
     let malformed = BadQuantity::Malformed("a duration");
     let mut rest = text.trim();
     if rest.is_empty() {
@@ -76,10 +84,7 @@ pub fn duration(text: &str) -> Result<Duration, BadQuantity> {
         total += number * seconds;
         rest = &after[end..];
     }
-    match Duration::try_from_secs_f64(total) {
-        Ok(d) if d <= MAX => Ok(d),
-        Ok(_) | Err(_) => Err(BadQuantity::TooLarge),
-    }
+    Duration::try_from_secs_f64(total).map_err(|_| BadQuantity::TooLarge)
 }
 
 /// A point in time, in seconds since 1970: `2d` (so long before `now`), `2026-11-01` (midnight in
@@ -89,7 +94,7 @@ pub fn duration(text: &str) -> Result<Duration, BadQuantity> {
 /// [`BadQuantity::Malformed`].
 pub fn moment(text: &str, now: i64) -> Result<i64, BadQuantity> {
     let text = text.trim();
-    if let Ok(ago) = duration(text) {
+    if let Ok(ago) = lasting(text) {
         return Ok(now - i64::try_from(ago.as_secs()).unwrap_or(i64::MAX));
     }
     let date = text
@@ -182,6 +187,7 @@ mod tests {
     #[test]
     fn moments_are_ages_dates_or_times() {
         assert_eq!(moment("2d", 1_000_000), Ok(1_000_000 - 172_800));
+        assert_eq!(moment("9999d", 9999 * 86_400), Ok(0));
         assert_eq!(moment("1970-01-02", 0), Ok(86_400));
         assert_eq!(moment("1970-01-01T01:00:00+01:00", 9), Ok(0));
         assert_eq!(moment("1970-01-01T00:00:07Z", 9), Ok(7));
