@@ -482,3 +482,67 @@ fn newer_than_the_last_time_tells_every_file_once() {
         .options(sshd.fanrun_args())
         .expect(2, "", holds(["--state FILE"]));
 }
+
+#[test]
+fn two_hundred_hosts_run_a_playbook_and_stream_one_csv() {
+    let sshd = Sshd::builder().addresses(200).start();
+    let hosts = sshd.directory().join("hosts");
+    std::fs::write(&hosts, sshd.addresses().join("\n")).unwrap();
+    let playbook = sshd.directory().join("all.yml");
+    let text = "hosts: all\ntasks:\n  - echo ${{ host.name }}\n  \
+                - test ${{ host.name }} != 127.1.0.7\n";
+    std::fs::write(&playbook, text).unwrap();
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    Fanrun::new(["run", &path(&playbook), "-i", &path(&hosts)])
+        .options(sshd.fanrun_args())
+        .within(Duration::from_secs(60))
+        .expect(
+            1,
+            |text: &str| {
+                let whole = |line: &str| line.split_once(" | ").is_some_and(|(a, b)| a.trim() == b);
+                text.lines().count() == 200 && text.lines().all(whole)
+            },
+            holds(["199 ok, 1 failed", "127.1.0.7"]),
+        );
+    let root = tree(&sshd);
+    let place = format!("@all:{root}");
+    Fanrun::new(["ls", "-r", &place, "-i", &path(&hosts)])
+        .options(["--files", "--newer", "2d", "--format", "csv"])
+        .options(["--columns", "host,name,size"])
+        .options(sshd.fanrun_args())
+        .within(Duration::from_secs(60))
+        .expect(
+            0,
+            |text: &str| {
+                let mut rows = csv_rows(text);
+                assert_eq!(rows.remove(0), ["host", "name", "size"]);
+                rows.sort();
+                rows.dedup();
+                let of = |name: &str| rows.iter().filter(|row| row[1] == name).count();
+                rows.len() == 600 && of("a.log") == 200 && of("data, \"x\".csv") == 200
+            },
+            anything,
+        );
+}
+
+/// Rows of comma-separated values with quotes.
+fn csv_rows(text: &str) -> Vec<Vec<String>> {
+    let cell = |cells: &mut Vec<String>| cells.push(String::new());
+    let row = |line: &str| {
+        let (mut cells, mut quoted, mut before) = (vec![String::new()], false, ' ');
+        for c in line.chars() {
+            match c {
+                '"' if quoted || cells.last().is_some_and(String::is_empty) => quoted = !quoted,
+                '"' if before == '"' => {
+                    quoted = true;
+                    cells.last_mut().unwrap().push('"');
+                }
+                ',' if !quoted => cell(&mut cells),
+                c => cells.last_mut().unwrap().push(c),
+            }
+            before = c;
+        }
+        cells
+    };
+    text.lines().map(row).collect()
+}
