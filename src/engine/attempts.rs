@@ -35,7 +35,7 @@ pub struct Gates {
 
 #[derive(Debug)]
 struct Gate {
-    places: Semaphore,
+    places: Arc<Semaphore>,
 }
 
 impl Gates {
@@ -47,7 +47,7 @@ impl Gates {
         let gate = endpoints.entry((dial.address.clone(), dial.port));
         Arc::clone(gate.or_insert_with(|| {
             Arc::new(Gate {
-                places: Semaphore::new(HANDSHAKES),
+                places: Arc::new(Semaphore::new(HANDSHAKES)),
             })
         }))
     }
@@ -131,7 +131,10 @@ impl<'a> Attempts<'a> {
             connector.connect(self.dial).await
         };
         let problem = match result {
-            Ok(session) => return Attempted::Open(Box::new(session)),
+            Ok(mut session) => {
+                session.share_places(&self.gate.places);
+                return Attempted::Open(Box::new(session));
+            }
             Err(problem) => problem,
         };
         self.dropped += 1;

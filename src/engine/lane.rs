@@ -147,20 +147,17 @@ impl Lane {
                 name,
                 content,
                 args,
-            } => {
-                self.run_script(&way, job, (name, content, args), turn)
-                    .await
-            }
+            } => Box::pin(self.run_script(&way, job, (name, content, args), turn)).await,
             Action::List(_) | Action::Upload(_) | Action::Download(_) => {
                 let client = self.sftp(&way).await?;
                 self.begin_turn(job, turn).await;
-                self.work_on_files(&way, client, job).await
+                // Boxed, or every idle lane would keep the room that copies need.
+                Box::pin(self.work_on_files(&way, client, job)).await
             }
             Action::WaitFor(what) => {
                 self.begin_turn(job, turn).await;
-                self.wait_for(&way, what, job.timeout)
-                    .await
-                    .map(Followed::of)
+                let waited = Box::pin(self.wait_for(&way, what, job.timeout)).await;
+                waited.map(Followed::of)
             }
             Action::Print(_)
             | Action::Pause(_)

@@ -15,7 +15,10 @@ pub mod local;
 pub mod scripted;
 pub mod ssh;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use crate::event::Stream;
 use crate::job::Command;
@@ -196,6 +199,15 @@ pub enum Process {
 }
 
 impl Session {
+    /// A further connection to the host, where one is ever needed, takes one of these places while
+    /// it is opened.
+    pub fn share_places(&mut self, places: &Arc<Semaphore>) {
+        match self {
+            Self::Ssh(session) => session.share_places(places),
+            Self::Local(_) | Self::Scripted(_) => {}
+        }
+    }
+
     /// This machine.
     #[must_use]
     pub fn local() -> Self {

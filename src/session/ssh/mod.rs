@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use russh::client::{Config, Handle, Msg};
 use russh::keys::Algorithm;
 use russh::{Channel, ChannelId, Limits, Preferred, SshId, cipher};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 pub use asker::{Asker, Question, QuestionKind};
@@ -173,12 +173,20 @@ struct Again {
     dialer: Dialer,
     dial: Dial,
     open: Option<Box<SshSession>>,
+    /// Places for handshakes at the endpoint, shared with whoever connects there.
+    places: Option<Arc<Semaphore>>,
 }
 
 impl Again {
     /// A channel of it. Nobody is asked anything: whatever was asked once is known.
     async fn channel(&mut self) -> Option<Channel<Msg>> {
         if self.open.is_none() {
+            let places = self.places.clone();
+            // They are never closed; without one the attempt would only be less polite.
+            let _place = match &places {
+                Some(places) => places.acquire().await.ok(),
+                None => None,
+            };
             let quiet = Dialer {
                 asker: Asker::none(),
                 ..self.dialer.clone()
@@ -266,6 +274,7 @@ impl Dialer {
                 dialer: self.clone(),
                 dial: dial.clone(),
                 open: None,
+                places: None,
             },
             begun: Instant::now(),
         };
@@ -379,6 +388,11 @@ async fn paused<T>(facts: &Facts, asking: impl Future<Output = T>) -> T {
 }
 
 impl SshSession {
+    /// A further connection to the host takes one of these places while it is opened.
+    pub fn share_places(&mut self, places: &Arc<Semaphore>) {
+        self.again.places = Some(Arc::clone(places));
+    }
+
     /// What is known of the connection.
     #[must_use]
     pub fn report(&self) -> &ConnectReport {
