@@ -128,7 +128,8 @@ impl<'a> Attempts<'a> {
         let result = {
             // The gate is never closed; without a permit the attempt would only be less polite.
             let _place = self.gate.places.acquire().await.ok();
-            connector.connect(self.dial).await
+            // Boxed: connecting takes room that a lane does not need once it is connected.
+            Box::pin(connector.connect(self.dial)).await
         };
         let problem = match result {
             Ok(mut session) => {
