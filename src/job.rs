@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::secret::Secret;
+use crate::target::UserName;
+
 /// A host's place in the plan's list of hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostId(pub u32);
@@ -63,6 +66,44 @@ pub struct Job {
     pub keep: bool,
     /// It is not done where this path exists.
     pub creates: Option<String>,
+    /// It holds a secret, which must not stand on a command line.
+    pub hidden: bool,
+    /// The account that it is done as on the target, where that is not the one that logs in.
+    pub becomes: Option<Become>,
+}
+
+/// Another account of the host, and how a command comes to run as it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Become {
+    /// The program that changes the account.
+    pub method: Method,
+    /// The account.
+    pub user: UserName,
+    /// What the program asks for, where it asks.
+    pub password: Option<Secret>,
+}
+
+/// A program that runs others as another account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// sudo(8): asks for the password of whoever is logged in.
+    Sudo,
+    /// doas(1): takes a password from a terminal only, and so here none.
+    Doas,
+    /// su(1): asks for the password of the account that is become.
+    Su,
+}
+
+impl Method {
+    /// The program's name.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Sudo => "sudo",
+            Self::Doas => "doas",
+            Self::Su => "su",
+        }
+    }
 }
 
 /// What a command reads.

@@ -5,13 +5,16 @@ use std::io::{BufRead, BufReader, Write};
 use crate::secret::Secret;
 use crate::session::ssh::{Question, QuestionKind};
 
-/// Asks, and sends the answer; none if the terminal is gone or the person gave none.
-pub(super) fn answer(question: Question) {
+/// Asks, and sends the answer; none if the terminal is gone or the person gave none. What must not
+/// be seen is told to `hide` first.
+pub(super) fn answer(question: Question, mut hide: impl FnMut(Secret)) {
     let answer = match question.kind {
         QuestionKind::HostKey { .. } | QuestionKind::Confirm => ask_line(&question.prompt),
-        _ => rpassword::prompt_password(&question.prompt)
-            .ok()
-            .map(Secret::new),
+        _ => {
+            let answer = password(&question.prompt).ok();
+            answer.iter().cloned().for_each(&mut hide);
+            answer
+        }
     };
     // The asker may have given up meanwhile.
     let _ = question.answer.send(answer);
@@ -37,6 +40,6 @@ fn ask_line(prompt: &str) -> Option<Secret> {
 /// Answers questions until nobody can ask any more. For commands without a printer.
 pub(super) fn answer_all(mut questions: tokio::sync::mpsc::Receiver<Question>) {
     while let Some(question) = questions.blocking_recv() {
-        answer(question);
+        answer(question, |_| {});
     }
 }

@@ -13,6 +13,7 @@ mod plan;
 mod printer;
 mod raw;
 mod run;
+mod secrets;
 mod settings;
 mod signals;
 mod work;

@@ -3,7 +3,7 @@
 use super::args::{OutputArgs, Plan as Args, PlanArgs};
 use super::settings::Reach;
 use super::work::{self, Work};
-use super::{End, Fault, printer, settings};
+use super::{End, Fault, printer, secrets, settings};
 use crate::job::{Action, Memory};
 use crate::plan::{Built, Moment, Plan, Play, Step};
 use crate::playbook::Rollout;
@@ -28,12 +28,12 @@ pub(super) async fn check(args: &Args) -> Result<End, Fault> {
 }
 
 pub(super) async fn plan(args: PlanArgs, descriptors: u64) -> Result<End, Fault> {
-    let (built, reach) = make(&args.plan).await?;
+    let (built, mut reach) = make(&args.plan).await?;
     printer::print_data(&describe(&built.plan)).map_err(Fault::Output)?;
     if !args.connect {
         return Ok(End::Code(0));
     }
-    let Some(plan) = built.plan.looking() else {
+    let Some(mut plan) = built.plan.looking() else {
         return Ok(End::Code(0));
     };
     printer::print_data("\n").map_err(Fault::Output)?;
@@ -41,6 +41,7 @@ pub(super) async fn plan(args: PlanArgs, descriptors: u64) -> Result<End, Fault>
         color: args.plan.color,
         ..OutputArgs::default()
     };
+    work::warn(&secrets::fetch(&mut plan, &mut reach)?, &output);
     let work = Work::new(plan, reach, None, descriptors)?;
     Ok(work::carry_out(work, &output).await?.end)
 }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -14,6 +15,7 @@ use crate::event::Event;
 use crate::journal::events::EventFile;
 use crate::journal::last::LastFile;
 use crate::journal::raw::RawFiles;
+use crate::output::Mask;
 use crate::report::ndjson::Ndjson;
 use crate::report::{Ink, Renderer, Sink};
 use crate::session::ssh::Question;
@@ -31,6 +33,8 @@ pub(super) struct Setup {
     pub(super) questions: mpsc::Receiver<Question>,
     pub(super) controls: mpsc::Sender<Control>,
     pub(super) curtain: watch::Sender<Curtain>,
+    /// What nobody may see. Passwords that are typed are added before they are used.
+    pub(super) masks: watch::Sender<Arc<Mask>>,
 }
 
 /// Whether the live region may be seen: not while this process is stopped.
@@ -142,7 +146,10 @@ impl Work {
                 Next::Event(None) => break,
                 Next::Question(question) => {
                     self.screen.erase();
-                    super::ask::answer(question);
+                    super::ask::answer(question, |secret| {
+                        let more = |mask: &mut Arc<Mask>| *mask = Arc::new(mask.and(secret));
+                        self.setup.masks.send_modify(more);
+                    });
                 }
                 Next::Frame => {}
             }

@@ -28,6 +28,8 @@ pub(super) struct Reach {
     pub(super) fleet: Option<Fleet>,
     /// Somebody can be asked.
     pub(super) terminal: bool,
+    /// What must not be seen: a password that is known already, the secrets of a playbook.
+    pub(super) secrets: Vec<Secret>,
 }
 
 /// A playbook with everything around it.
@@ -95,6 +97,7 @@ async fn prepare_for(
     };
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let mut reaching = reaching(args, terminal)?;
+    let secrets = reaching.password.iter().cloned().collect();
     if let Some(fleet) = &fleet {
         enter_sandbox(&mut reaching, fleet);
     }
@@ -115,7 +118,11 @@ async fn prepare_for(
     };
     let ready = Ready {
         ground,
-        reach: Reach { fleet, terminal },
+        reach: Reach {
+            fleet,
+            terminal,
+            secrets,
+        },
         warnings,
     };
     Ok((ready, mistakes))

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::args::{Format, OutputArgs};
 use super::printer::{self, Curtain, Printer};
 use super::settings::{self, Reach};
-use super::{End, Fault, raw, signals};
+use super::{End, Fault, raw, secrets, signals};
 use crate::diagnostic::Diagnostic;
 use crate::engine::{
     self, Control, Finished,
@@ -91,6 +91,7 @@ pub(super) fn warn(warnings: &[Diagnostic], output: &OutputArgs) {
 
 /// Runs the plan and prints what happens.
 pub(super) async fn carry_out(work: Work, output: &OutputArgs) -> Result<Done, Fault> {
+    let masks = secrets::veil(work.reach.secrets.clone());
     let (controls, taken) = mpsc::channel(8);
     let (clock, curtain) = (Clock::start(), watch::Sender::new(Curtain::Up));
     let audience = signals::Audience {
@@ -106,6 +107,7 @@ pub(super) async fn carry_out(work: Work, output: &OutputArgs) -> Result<Done, F
         controls,
         curtain,
         questions,
+        masks: masks.clone(),
         ..printing
     };
     let printer = Printer::start(setup, shown)
@@ -119,6 +121,7 @@ pub(super) async fn carry_out(work: Work, output: &OutputArgs) -> Result<Done, F
         stdin,
         asker,
         check: work.check,
+        masks: masks.subscribe(),
         plan: Arc::new(work.plan),
         connector,
         spill: SpillBudget::new(DEFAULT_SPILL),
@@ -206,6 +209,7 @@ fn printing(work: &Work, output: &OutputArgs) -> Result<printer::Setup, Fault> {
         questions,
         controls,
         curtain: watch::Sender::new(Curtain::Up),
+        masks: watch::Sender::default(),
     })
 }
 

@@ -18,7 +18,7 @@ use super::sftp::Refused;
 use super::state::{Level, News, Order};
 use super::{Desk, files};
 use crate::event::Severity;
-use crate::job::{Action, Command, HostId, Input, Job, Memory, TaskId, TaskRef};
+use crate::job::{Action, Become, Command, HostId, Input, Job, Memory, TaskId, TaskRef};
 use crate::outcome::{Cause, Failure, HostProblem, Outcome, Phase, Remains};
 use crate::output::backlog::Backlog;
 use crate::session::{Process, Session, Spawn, SpawnError, Stdin};
@@ -156,7 +156,7 @@ impl Lane {
             }
             Action::WaitFor(what) => {
                 self.begin_turn(job, turn).await;
-                let waited = Box::pin(self.wait_for(&way, what, job.timeout)).await;
+                let waited = Box::pin(self.wait_for(&way, what, job)).await;
                 waited.map(Followed::of)
             }
             Action::Print(_)
@@ -204,7 +204,7 @@ impl Lane {
         turn: &mut Turn,
     ) -> Result<Followed, Halt> {
         let desk = Arc::clone(&self.desk);
-        let path = match self.deliver(way, name, content).await? {
+        let path = match self.deliver(way, (name, content), &job.becomes).await? {
             Ok(path) => path,
             Err(outcome) => {
                 self.begin_turn(job, turn).await;
@@ -216,7 +216,7 @@ impl Lane {
         let process = self.begin(way, run).await?;
         self.begin_turn(job, turn).await;
         let followed = self.follow(process, job).await?;
-        self.remove_script(&path).await?;
+        self.remove_script(&path, &job.becomes).await?;
         Ok(followed)
     }
 
@@ -231,14 +231,15 @@ impl Lane {
             return Ok(Ok(folder.join(path).symlink_metadata().is_ok()));
         }
         let way = self.desk.plan.way_of(self.id, job.task.id);
-        self.exists_there(&way, path, job.cwd.clone()).await
+        let cwd = job.cwd.clone();
+        self.exists_there(&way, path, (cwd, &job.becomes)).await
     }
 
     pub(super) async fn exists_there(
         &mut self,
         way: &Arc<Way>,
         path: &str,
-        cwd: Option<String>,
+        (cwd, becomes): (Option<String>, &Option<Become>),
     ) -> Result<Result<bool, String>, Halt> {
         let path = quote(path);
         let text = format!(
@@ -246,7 +247,7 @@ impl Lane {
         );
         let spawn = Spawn {
             cwd,
-            ..in_sh(text, Stdin::Closed)
+            ..in_sh_as(becomes, text, Stdin::Closed)
         };
         let said = self.aside(way, spawn).await?;
         Ok(said.and_then(|said| match said.rsplit_once(SAID) {
@@ -485,15 +486,15 @@ impl Lane {
     async fn deliver(
         &mut self,
         way: &Arc<Way>,
-        name: &str,
-        content: &Bytes,
+        (name, content): (&str, &Bytes),
+        becomes: &Option<Become>,
     ) -> Result<Result<String, Outcome>, Halt> {
         let name = quote(name);
         let text = format!(
             "umask 077 && d=$(mktemp -d \"${{TMPDIR:-/tmp}}/fanrun.XXXXXXXXXX\") && cat >\"$d\"/{name} \
              && chmod 700 \"$d\"/{name} && printf '\\n{SAID}%s' \"$d\"/{name}"
         );
-        let spawn = in_sh(text, Stdin::Bytes(content.clone()));
+        let spawn = in_sh_as(becomes, text, Stdin::Bytes(content.clone()));
         let said = self.aside(way, spawn).await?;
         // A start-up file of the shell may have printed something before.
         let path = |said: &str| said.rsplit_once(SAID).map(|(_, path)| path.to_owned());
@@ -507,7 +508,7 @@ impl Lane {
         })
     }
 
-    async fn remove_script(&mut self, path: &str) -> Result<(), Halt> {
+    async fn remove_script(&mut self, path: &str, becomes: &Option<Become>) -> Result<(), Halt> {
         let Some(folder) = path.rsplit_once('/').map(|(folder, _)| folder) else {
             return Ok(());
         };
@@ -515,7 +516,8 @@ impl Lane {
             let text = format!("the script's folder {folder} was left behind");
             return Ok(self.out.say(News::Note(Severity::Warning, text)).await?);
         };
-        let spawn = in_sh(format!("rm -rf -- {}", quote(folder)), Stdin::Closed);
+        let text = format!("rm -rf -- {}", quote(folder));
+        let spawn = in_sh_as(becomes, text, Stdin::Closed);
         if let Err(reason) = self.aside(&way, spawn).await? {
             let text = format!("the script's folder {folder} could not be removed: {reason}");
             self.out.say(News::Note(Severity::Warning, text)).await?;
@@ -571,6 +573,8 @@ fn spawn(desk: &Desk, job: &Job, command: Command) -> Spawn {
         cwd: job.cwd.clone(),
         shell: job.shell.clone(),
         stdin,
+        hidden: job.hidden,
+        becomes: job.becomes.clone(),
     }
 }
 
@@ -582,6 +586,15 @@ pub(super) fn in_sh(text: String, stdin: Stdin) -> Spawn {
         cwd: None,
         shell: None,
         stdin,
+        hidden: false,
+        becomes: None,
+    }
+}
+
+fn in_sh_as(becomes: &Option<Become>, text: String, stdin: Stdin) -> Spawn {
+    Spawn {
+        becomes: becomes.clone(),
+        ..in_sh(text, stdin)
     }
 }
 

@@ -21,6 +21,7 @@ pub mod sizing;
 pub mod state;
 mod sums;
 mod termination;
+mod veil;
 mod waiting;
 
 use std::collections::{HashMap, VecDeque};
@@ -44,6 +45,8 @@ use lane::Lane;
 use outbox::Ways;
 use shape::{Block, Gate, PlayShape, Rollout, Shape, TaskShape};
 use state::{Effect, Input, Level, News, Order, RunState};
+pub use veil::Masks;
+use veil::Veil;
 
 /// What a run needs.
 pub struct Setup {
@@ -69,6 +72,8 @@ pub struct Setup {
     pub asker: Asker,
     /// Hosts are connected to and conditions looked at, but no command is run.
     pub check: bool,
+    /// What nobody may see.
+    pub masks: Masks,
 }
 
 /// What reaches the run from outside while it goes on.
@@ -152,7 +157,7 @@ pub async fn run(
         check: setup.check,
         shared: watch::Sender::new(Vec::new()),
     });
-    let teller = Teller::new(events);
+    let (teller, veil) = (Teller::new(events), Veil::new(setup.masks));
     let orders = HashMap::new();
     Loop {
         state,
@@ -160,6 +165,7 @@ pub async fn run(
         news,
         cancel,
         orders,
+        veil,
         teller,
         ending: None,
         wait: None,
@@ -240,6 +246,7 @@ struct Loop {
     news: Ways,
     cancel: watch::Sender<Level>,
     orders: HashMap<HostId, mpsc::Sender<Order>>,
+    veil: Veil,
     teller: Teller,
     ending: Option<Ending>,
     /// A wait that has been asked for and not begun.
@@ -275,7 +282,7 @@ impl Loop {
             started,
             ..(*self.desk.plan.info).clone()
         };
-        self.teller.tell(What::RunStart(Arc::new(info)));
+        self.emit(What::RunStart(Arc::new(info)));
         let effects = self.state.begin(self.teller.now());
         self.apply(effects);
         while self.ending.is_none() {
@@ -294,6 +301,11 @@ impl Loop {
                     Input::Lane(host, news)
                 }
                 () = &mut pause => Input::Waited,
+                () = sleep_until(self.veil.due()) => {
+                    let released = self.veil.release();
+                    self.tell(released);
+                    continue;
+                }
                 // One that fell into a stop says nothing about the hosts.
                 _ = tick.tick() => if clock.is_stopped() { continue } else { Input::Tick },
             };
@@ -352,10 +364,17 @@ impl Loop {
     }
 
     fn emit(&mut self, what: What) {
-        if self.state.stopping() {
-            self.teller.tell_while_stopping(what);
-        } else {
-            self.teller.tell(what);
+        let shown = self.veil.cover(what);
+        self.tell(shown);
+    }
+
+    fn tell(&mut self, shown: Vec<What>) {
+        for what in shown {
+            if self.state.stopping() {
+                self.teller.tell_while_stopping(what);
+            } else {
+                self.teller.tell(what);
+            }
         }
     }
 
@@ -407,7 +426,7 @@ impl Loop {
             .recap
             .verdict_if(signal, stopped_by.is_some())
             .code();
-        self.teller.tell(What::RunEnd {
+        self.emit(What::RunEnd {
             signal,
             stopped_by,
             code,
@@ -555,6 +574,13 @@ fn interval(time: Duration) -> tokio::time::Interval {
     let mut interval = tokio::time::interval(time);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     interval
+}
+
+async fn sleep_until(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_for(time: Option<Duration>) {

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use super::lane::{Halt, Lane};
 use super::state::Level;
-use crate::job::WaitFor;
+use crate::job::{Job, WaitFor};
 use crate::outcome::{Failure, Outcome, Remains};
 use crate::target::Way;
 
@@ -26,9 +26,9 @@ impl Lane {
         &mut self,
         way: &Arc<Way>,
         what: &WaitFor,
-        limit: Option<Duration>,
+        job: &Job,
     ) -> Result<Outcome, Halt> {
-        let limit = limit.unwrap_or(LIMIT);
+        let limit = job.timeout.unwrap_or(LIMIT);
         let mut cancel = self.cancel.clone();
         let looking = async {
             match what {
@@ -36,7 +36,7 @@ impl Lane {
                     port_opens(address.as_deref().unwrap_or_else(|| address_of(way)), *port).await;
                     Ok(Outcome::Ok { status: None })
                 }
-                WaitFor::Path(path) => self.path_appears(way, path).await,
+                WaitFor::Path(path) => self.path_appears(way, path, job).await,
                 WaitFor::Connection => self.connection_opens(way).await,
             }
         };
@@ -70,9 +70,14 @@ impl Lane {
         }
     }
 
-    async fn path_appears(&mut self, way: &Arc<Way>, path: &str) -> Result<Outcome, Halt> {
+    async fn path_appears(
+        &mut self,
+        way: &Arc<Way>,
+        path: &str,
+        job: &Job,
+    ) -> Result<Outcome, Halt> {
         loop {
-            match self.exists_there(way, path, None).await? {
+            match self.exists_there(way, path, (None, &job.becomes)).await? {
                 Ok(true) => return Ok(Outcome::Ok { status: None }),
                 Ok(false) => sleep(PAUSE).await,
                 Err(reason) => return Ok(Outcome::Failed(Failure::NotStarted { reason })),

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use super::control::{self, Selection};
 use super::values::{HOST_FIELDS, OWN_NAMES, RESULT_FIELDS};
-use super::{Plan, Play, Reaching, Step, Task, copies};
+use super::{Plan, Play, Reaching, Step, Task, copies, secrets};
 use crate::diagnostic::{At, Diagnostic, Source};
 use crate::event::RunInfo;
 use crate::inventory::{Inventory, Pattern, PatternError, Selected, Unknown};
 use crate::job::{Action, Command, HostId, OnFailure, PlayId, TaskId, TaskRef};
 use crate::listing::{LastSeen, Listing};
+use crate::output::mask::STARS;
 use crate::playbook::{self, Hosts, Line, Playbook, Strategy, Template};
 use crate::target::{HostName, Target, Vars, Way};
 use crate::text;
@@ -85,9 +86,11 @@ pub fn build(playbook: Playbook, ground: &Ground) -> Result<Built, PlanError> {
         draft.errors.extend(ground.selection.no_start(&names));
     }
     let title = playbook.source.path.display().to_string();
+    draft.secrets = playbook.secrets;
     let mut plan = draft.finish(title, playbook.vars, |plan, doubts| {
         let mut found = undefined_names(plan, doubts);
         found.extend(copies::flat_for_many(plan));
+        found.extend(secrets::misused(plan));
         found
     })?;
     let meant = bare_braces(&plan.plan, playbook.bare_braces);
@@ -176,6 +179,12 @@ fn list(listing: Listing) -> Result<Step, Box<Diagnostic>> {
     })
 }
 
+/// What stands for secrets until their values are known.
+fn stars(secrets: &[playbook::DeclaredSecret]) -> Vars {
+    let star = |secret: &playbook::DeclaredSecret| (secret.name.clone(), STARS.into());
+    secrets.iter().map(star).collect()
+}
+
 /// What the state file of a listing holds; nothing where it is not there yet.
 fn last_seen(listing: &Listing, paths: &[Template]) -> Result<Arc<LastSeen>, Box<Diagnostic>> {
     let listed: Vec<String> = paths.iter().map(|path| path.text().to_owned()).collect();
@@ -227,6 +236,7 @@ pub(super) fn plain_task(
         notify: Vec::new(),
         handler: false,
         delegate: None,
+        becomes: None,
         source: None,
         env: Vec::new(),
         cwd: None,
@@ -271,6 +281,7 @@ struct Draft<'a> {
     empty: Vec<String>,
     /// Names that parts with mistakes may define.
     doubtful: BTreeSet<String>,
+    secrets: Vec<playbook::DeclaredSecret>,
     /// The plays whose hosts could not be understood.
     hostless: HashSet<PlayId>,
 }
@@ -308,6 +319,7 @@ impl<'a> Draft<'a> {
             warned: HashSet::new(),
             empty: Vec::new(),
             doubtful: BTreeSet::new(),
+            secrets: Vec::new(),
             hostless: HashSet::new(),
         }
     }
@@ -634,6 +646,9 @@ impl<'a> Draft<'a> {
             plays: self.plays,
             file_vars,
             extra_vars: self.ground.vars.clone(),
+            revealed: stars(&self.secrets),
+            secrets: self.secrets,
+            mask: Arc::default(),
         };
         Built {
             plan,
@@ -757,6 +772,10 @@ fn merge(
         .into_iter()
         .chain(task.env.clone())
         .collect();
+    let takes = matches!(
+        task.action,
+        playbook::Action::Run(_) | playbook::Action::Script { .. } | playbook::Action::WaitFor(_)
+    );
     Ok(Task {
         reference: TaskRef {
             id,
@@ -769,6 +788,10 @@ fn merge(
         notify: Vec::new(),
         handler: false,
         delegate: None,
+        becomes: task
+            .becomes
+            .or_else(|| play.becomes.clone())
+            .filter(|_| takes),
         source: Some(source),
         env,
         cwd: task.cwd.or_else(|| play.cwd.clone()),
@@ -1037,7 +1060,8 @@ fn missing_on(
         return missing_field(name, field, &HOST_FIELDS);
     }
     let results = registered.get(root);
-    if !everywhere.iter().any(|vars| vars.contains_key(root)) {
+    let secret = plan.secrets.iter().any(|secret| secret.name == root);
+    if !secret && !everywhere.iter().any(|vars| vars.contains_key(root)) {
         let lacks = |id: &&HostId| {
             let target = &plan.targets[id.0 as usize];
             let has = |defined: &Defined| defined.elsewhere || defined.hosts.contains(id);
@@ -1101,6 +1125,7 @@ fn missing_name(
             let layers = layers.into_iter().chain(first.map(|target| &target.vars));
             let names = layers
                 .flat_map(|vars| vars.keys().map(String::as_str))
+                .chain(plan.secrets.iter().map(|secret| secret.name.as_str()))
                 .chain(registered.keys().copied());
             text::did_you_mean(root, names.chain(OWN_NAMES))
                 .map(|near| format!("a variable with a similar name exists: `{near}`"))

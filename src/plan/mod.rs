@@ -8,6 +8,7 @@ mod build;
 mod control;
 mod copies;
 mod reach;
+mod secrets;
 mod values;
 
 pub use build::{Built, Ground, PlanError, Single, build, listings, single};
@@ -16,7 +17,7 @@ pub use copies::{Request, copies};
 pub use reach::{Defaults, Reaching};
 pub use values::on_rows;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,14 +25,17 @@ use std::time::Duration;
 use crate::diagnostic::{At, Source};
 use crate::event::RunInfo;
 use crate::job::{
-    Action, Command, HostId, Input, Job, OnFailure, PlayId, TaskId, TaskRef, WaitFor,
+    Action, Become, Command, HostId, Input, Job, OnFailure, PlayId, TaskId, TaskRef, WaitFor,
 };
 use crate::listing::{LastSeen, Listing};
+use crate::output::Mask;
 use crate::playbook::{
-    self, Block, Condition, Control, Document, Filling, Line, Name, Parse, Rollout, Template,
+    self, Becoming, Block, Condition, Control, DeclaredSecret, Document, Filling, Line, Name,
+    Parse, Rollout, Template,
 };
 use crate::rows::{Parsing, TableSpec};
-use crate::target::{Target, Vars, Way};
+use crate::secret::Secret;
+use crate::target::{Target, UserName, Vars, Way};
 use crate::transfer::How;
 
 /// Everything a run will do.
@@ -47,6 +51,12 @@ pub struct Plan {
     file_vars: Vars,
     /// Variables of the command line: over all others.
     extra_vars: Vars,
+    /// Where the playbook says that secrets come from.
+    secrets: Vec<DeclaredSecret>,
+    /// Their values, over all variables; stars until they are known.
+    revealed: Vars,
+    /// Finds them.
+    mask: Arc<Mask>,
 }
 
 /// One play.
@@ -88,6 +98,7 @@ pub struct Task {
     pub handler: bool,
     /// How the host is reached on which it is done instead.
     delegate: Option<Arc<Way>>,
+    becomes: Option<Becoming>,
     /// The text that it was written in.
     source: Option<Arc<Source>>,
     env: Vec<(String, Template)>,
@@ -217,6 +228,32 @@ impl Plan {
         let play = &self.plays[usize::from(task.play.0)];
         let task = &play.tasks[usize::from(task.index)];
         task.fill(&values::Fill::new(self, play, task, host, moment))
+    }
+
+    /// The secrets that tasks use.
+    #[must_use]
+    pub fn needed_secrets(&self) -> Vec<&DeclaredSecret> {
+        let tasks = self.plays.iter().flat_map(|play| &play.tasks);
+        let names: BTreeSet<String> = tasks.flat_map(|task| self.names_of(task)).collect();
+        let declared = self.secrets.iter();
+        declared
+            .filter(|secret| names.contains(&secret.name))
+            .collect()
+    }
+
+    fn names_of(&self, task: &Task) -> Vec<String> {
+        let mentioned = task.mentions().into_iter();
+        let mentioned = mentioned.flat_map(|(text, _)| text.names());
+        let in_files = task.names_in_documents();
+        let names = mentioned.chain(&in_files).chain(task.condition_names());
+        names.map(|name| name.root().to_owned()).collect()
+    }
+
+    /// Takes the values of secrets, and what finds them.
+    pub fn reveal(&mut self, values: Vec<(String, Secret)>, mask: Arc<Mask>) {
+        let value = |(name, secret): (String, Secret)| (name, secret.reveal().into());
+        self.revealed = values.into_iter().map(value).collect();
+        self.mask = mask;
     }
 
     /// The state files of listings: whose they are, where they are, and what they hold.
@@ -383,10 +420,13 @@ impl Task {
             .as_ref()
             .map(|text| fill.text(text))
             .transpose()?;
+        let hidden = self.holds_secret(&action, &env, fill)?;
         Ok(Job {
             task: self.reference.clone(),
             action,
             env,
+            hidden,
+            becomes: self.becomes(fill)?,
             cwd: self.cwd.as_ref().map(|text| fill.text(text)).transpose()?,
             shell: self.shell.clone(),
             stdin: match stdin {
@@ -408,6 +448,74 @@ impl Task {
                 .transpose()?,
             parse: self.parsing(fill),
         })
+    }
+
+    /// Whether a command would show a secret to whoever lists processes: shell text and variables
+    /// can be sent another way.
+    ///
+    /// # Errors
+    /// Words of a command cannot.
+    fn holds_secret(
+        &self,
+        action: &Action,
+        env: &[(String, String)],
+        fill: &values::Fill<'_>,
+    ) -> Result<bool, String> {
+        let mask = fill.mask();
+        if mask.is_empty() {
+            return Ok(false);
+        }
+        let refused = || {
+            "a secret would stand on a command line, where every user of the machine can read it; \
+             pass it through `env` or `stdin`"
+                .to_owned()
+        };
+        let text = match action {
+            Action::Run(Command::Argv(words)) | Action::Local(Command::Argv(words)) => {
+                let shown = words.iter().any(|word| mask.finds(word));
+                return if shown { Err(refused()) } else { Ok(false) };
+            }
+            Action::Script { args, .. } if args.iter().any(|word| mask.finds(word)) => {
+                return Err(refused());
+            }
+            Action::Run(Command::Shell(text) | Command::PosixShell(text))
+            | Action::Local(Command::Shell(text) | Command::PosixShell(text)) => Some(text),
+            _ => None,
+        };
+        let mut texts = text.into_iter().chain(env.iter().map(|(_, value)| value));
+        Ok(texts.any(|text| mask.finds(text)))
+    }
+
+    fn becomes(&self, fill: &values::Fill<'_>) -> Result<Option<Become>, String> {
+        let Some(Becoming::Account {
+            method,
+            user,
+            password,
+            ..
+        }) = &self.becomes
+        else {
+            return Ok(None);
+        };
+        let name = match user {
+            Some(user) => fill.text(user)?,
+            None => "root".to_owned(),
+        };
+        let user = UserName::new(&name).map_err(|bad| {
+            let name = crate::text::printable(name.as_bytes());
+            format!("the account `{name}` of `become` {bad}")
+        })?;
+        let password = password.as_ref().map(|text| fill.text(text)).transpose()?;
+        let broken = password
+            .as_ref()
+            .is_some_and(|text| text.contains(['\n', '\r']));
+        if broken {
+            return Err("the password of `become` has more than one line".to_owned());
+        }
+        Ok(Some(Become {
+            method: *method,
+            user,
+            password: password.map(Secret::new),
+        }))
     }
 
     /// The variables of files that are filled in, as if they stood where the file is named.
@@ -468,12 +576,17 @@ impl Task {
             Step::WaitFor(playbook::WaitFor::Connection) => Vec::new(),
             Step::Pause(_) | Step::Plain(_) => Vec::new(),
         };
+        let becomes = self.becomes.iter().flat_map(|becomes| match becomes {
+            Becoming::Account { user, password, .. } => user.iter().chain(password),
+            Becoming::Nobody => None.iter().chain(&None),
+        });
         let env = self.env.iter().map(|(_, value)| value);
         action
             .into_iter()
             .chain(env)
             .chain(&self.cwd)
             .chain(&self.stdin)
+            .chain(becomes)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The values that a template of one task on one host can name, and filling them in.
 //!
-//! Precedence, highest first: command line, task (its own before those of the blocks around it),
+//! Precedence, highest first: secrets, command line, task (its own before those of the blocks around it),
 //! play, host, its groups, playbook file. What tasks registered or set stands above all of these but
 //! the command line, since the name was chosen for it on purpose; `host`, `item`, `loop` and `result`
 //! are fanrun's own.
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{Moment, Plan, Play, Task};
 use crate::job::{HostId, Item, Registered};
 use crate::outcome::{ExitStatus, Failure, Outcome};
+use crate::output::Mask;
 use crate::playbook::{Condition, Document, Filling, RowCondition, Scope, Template};
 use crate::rows::Predicate;
 use crate::target::{Target, Vars, Way};
@@ -77,6 +78,11 @@ impl<'a> Fill<'a> {
         }
     }
 
+    /// Finds secrets.
+    pub(super) fn mask(&self) -> &Mask {
+        &self.plan.mask
+    }
+
     /// The host's name.
     pub(super) fn host(&self) -> &str {
         self.plan.targets[self.host.0 as usize].name.as_str()
@@ -116,7 +122,7 @@ impl<'a> Fill<'a> {
             for (name, value) in &self.moment.memory.set {
                 scope.set(name, value.clone());
             }
-            for (name, value) in &self.plan.extra_vars {
+            for (name, value) in self.plan.extra_vars.iter().chain(&self.plan.revealed) {
                 scope.set(name, value.clone());
             }
             let way = self.play.ways.get(&self.host);

@@ -1324,7 +1324,7 @@ mod bad {
         (
             "hosts: all\ntasks: [uptime]\nfoo: 1\n",
             &[
-                "3:1 unknown key `foo` in a playbook [allowed here: name, inventory, vars, defaults, handlers, plays, hosts, strategy, fanout, tasks, rollout, user, port, identity, env, cwd, shell, timeout, connect_timeout, on_failure]",
+                "3:1 unknown key `foo` in a playbook [allowed here: name, inventory, vars, secrets, defaults, handlers, plays, hosts, strategy, fanout, tasks, rollout, user, port, identity, become, env, cwd, shell, timeout, connect_timeout, on_failure]",
             ],
         ),
         (
@@ -1350,7 +1350,7 @@ mod bad {
         (
             "plays:\n  - hosts: all\n    tasks: [uptime]\n    inventory: x\n  - tasks: [uptime]\n",
             &[
-                "4:5 unknown key `inventory` in a play [it is a key of a playbook; allowed here: name, hosts, strategy, fanout, vars, tasks, rollout, handlers, user, port, identity, env, cwd, shell, timeout, connect_timeout, on_failure]",
+                "4:5 unknown key `inventory` in a play [it is a key of a playbook; allowed here: name, hosts, strategy, fanout, vars, tasks, rollout, handlers, user, port, identity, become, env, cwd, shell, timeout, connect_timeout, on_failure]",
                 "5:5 the play has no `hosts` [name them: `hosts: web[1-3].example.com`, `hosts: all`, `hosts: localhost`]",
             ],
         ),
@@ -1409,11 +1409,92 @@ mod bad {
             ],
         ),
         (
-            "hosts: all\ndefaults: {become: true}\njump: bastion\nsecrets: {}\ntasks: [uptime]\n",
+            "hosts: all\ndefaults: {jump: bastion}\njump: bastion\ntasks: [uptime]\n",
             &[
-                "2:12 `become` is part of the playbook language but this version cannot do it yet",
+                "2:12 `jump` is part of the playbook language but this version cannot do it yet",
                 "3:1 `jump` is part of the playbook language but this version cannot do it yet",
-                "4:1 `secrets` is part of the playbook language but this version cannot do it yet",
+            ],
+        ),
+        (
+            "hosts: all\nsecrets: [a]\ntasks: [uptime]\n",
+            &["2:10 `secrets` must be a mapping, not a list"],
+        ),
+        (
+            "hosts: all\nsecrets: {pw: hunter2}\ntasks: [uptime]\n",
+            &[
+                "2:15 the secret `pw` stands in the playbook [say where it comes from: `{env: NAME}`, `{file: PATH}`, `{command: \"pass show x\"}` or `{prompt: \"Password for x\"}`]",
+            ],
+        ),
+        (
+            "hosts: all\nsecrets: {pw: {env: A, file: b}}\ntasks: [uptime]\n",
+            &[
+                "2:16 the secret `pw` comes from one place [say where it comes from: `{env: NAME}`, `{file: PATH}`, `{command: \"pass show x\"}` or `{prompt: \"Password for x\"}`]",
+            ],
+        ),
+        (
+            "hosts: all\nsecrets: {pw: {vault: a}}\ntasks: [uptime]\n",
+            &["2:16 unknown key `vault` in a secret [allowed here: env, file, command, prompt]"],
+        ),
+        (
+            "hosts: all\nsecrets: {pw: {}}\ntasks: [uptime]\n",
+            &[
+                "2:15 the secret `pw` comes from one place [say where it comes from: `{env: NAME}`, `{file: PATH}`, `{command: \"pass show x\"}` or `{prompt: \"Password for x\"}`]",
+            ],
+        ),
+        (
+            "hosts: all\nsecrets: {my-pw: {env: A}}\ntasks: [uptime]\n",
+            &[
+                "2:11 `my-pw` cannot be the name of a secret [letters, digits and `_`, not beginning with a digit: `my_pw`]",
+            ],
+        ),
+        (
+            "hosts: all\nsecrets: {pw: {env: [A]}}\ntasks: [uptime]\n",
+            &["2:21 `env` must be text, not a list"],
+        ),
+        (
+            "hosts: all\nvars: {pw: x}\nsecrets: {pw: {env: A}}\ntasks: [uptime]\n",
+            &["2:8 `pw` is a secret and a variable [choose another name for one of them]"],
+        ),
+        (
+            "hosts: all\nbecome: {method: sodo}\ntasks: [uptime]\n",
+            &["2:18 `method` cannot be `sodo` [did you mean `sudo`?]"],
+        ),
+        (
+            "hosts: all\nbecome: {user: 'a;b'}\ntasks: [uptime]\n",
+            &["2:16 the account `a;b` contains `;`, which a name cannot have"],
+        ),
+        (
+            "hosts: all\nbecome: {password: hunter2}\ntasks: [uptime]\n",
+            &[
+                "2:20 a password stands in the playbook [declare it under `secrets` and write `password: ${{ name }}`]",
+            ],
+        ),
+        (
+            "hosts: all\nsecrets: {pw: {env: A}}\nbecome: {method: doas, password: '${{ pw }}'}\ntasks: [uptime]\n",
+            &[
+                "3:34 doas takes a password from a terminal only [allow it without one (`nopass` in doas.conf), or use `method: sudo`]",
+            ],
+        ),
+        (
+            "hosts: all\nbecome: [root]\ntasks: [uptime]\n",
+            &["2:9 `become` must be text, not a list"],
+        ),
+        (
+            "hosts: all\nbecome: {become_user: root}\ntasks: [uptime]\n",
+            &["2:10 unknown key `become_user` in `become` [allowed here: method, user, password]"],
+        ),
+        (
+            "hosts: all\ntasks:\n  - local: uptime\n    become: true\n  - upload: {src: a, dest: b}\n    become: true\n",
+            &[
+                "4:5 `become` has no effect on `local` [remove it]",
+                "6:5 `become` has no effect on `upload` [remove it]",
+            ],
+        ),
+        (
+            "hosts: all\nbecome_user: root\ntasks:\n  - run: id\n    sudo: true\n",
+            &[
+                "2:1 unknown key `become_user` in a playbook [write `become: true`, or `become: {user: ..., method: ..., password: ...}`]",
+                "5:5 unknown key `sudo` in a task [write `become: true`, or `become: {user: ..., method: ..., password: ...}`]",
             ],
         ),
         (
@@ -1565,7 +1646,7 @@ mod bad {
         (
             "hosts: all\ntasks:\n  - block:\n      - block: [{run: a, b: c}]\n",
             &[
-                "4:26 unknown key `b` in a task [allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
+                "4:26 unknown key `b` in a task [allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, become, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
             ],
         ),
         (
@@ -1950,7 +2031,7 @@ mod bad {
         (
             "x: 1\nhosts: all\ntasks: [{run: a, cwd: {}, stdin: [], name: [], timeout: [], register: {}}]\n",
             &[
-                "1:1 unknown key `x` in a playbook [allowed here: name, inventory, vars, defaults, handlers, plays, hosts, strategy, fanout, tasks, rollout, user, port, identity, env, cwd, shell, timeout, connect_timeout, on_failure]",
+                "1:1 unknown key `x` in a playbook [allowed here: name, inventory, vars, secrets, defaults, handlers, plays, hosts, strategy, fanout, tasks, rollout, user, port, identity, become, env, cwd, shell, timeout, connect_timeout, on_failure]",
                 "3:23 `cwd` must be text, not a mapping [a text that holds `: ` or begins with `{` must be quoted]",
                 "3:34 `stdin` must be text, not a list",
                 "3:44 `name` must be text, not a list",
@@ -1970,8 +2051,8 @@ mod bad {
         (
             "hosts: all\ntasks:\n  - run: a\n    hosts: b\n    user: c\n",
             &[
-                "4:5 unknown key `hosts` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
-                "5:5 unknown key `user` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
+                "4:5 unknown key `hosts` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, become, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
+                "5:5 unknown key `user` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, become, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
             ],
         ),
         (

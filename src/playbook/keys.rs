@@ -1,7 +1,15 @@
 //! The language's keys: where each may stand, and what other tools call them.
 
 /// Keys of a file besides those of a play.
-pub(super) const FILE: &[&str] = &["name", "inventory", "vars", "defaults", "handlers", "plays"];
+pub(super) const FILE: &[&str] = &[
+    "name",
+    "inventory",
+    "vars",
+    "secrets",
+    "defaults",
+    "handlers",
+    "plays",
+];
 /// Keys of a play besides [`SETTINGS`].
 pub(super) const PLAY: &[&str] = &[
     "name", "hosts", "strategy", "fanout", "vars", "tasks", "rollout", "handlers",
@@ -11,6 +19,7 @@ pub(super) const SETTINGS: &[&str] = &[
     "user",
     "port",
     "identity",
+    "become",
     "env",
     "cwd",
     "shell",
@@ -27,6 +36,7 @@ pub(super) const ACTIONS: &[&str] = &[
 pub(super) const TASK: &[&str] = &[
     "name",
     "args",
+    "become",
     "env",
     "cwd",
     "shell",
@@ -65,6 +75,11 @@ pub(super) const ROLLOUT: &[&str] = &["batches", "max_failures", "pause"];
 pub(super) const PAUSE: &[&str] = &["ask"];
 /// Keys of `wait_for`, when it is a mapping.
 pub(super) const WAIT_FOR: &[&str] = &["port", "address", "path"];
+
+/// Keys of a secret; exactly one of them.
+pub(super) const SECRET: &[&str] = &["env", "file", "command", "prompt"];
+/// Keys of `become`, when it is a mapping.
+pub(super) const BECOME: &[&str] = &["method", "user", "password"];
 
 /// Keys of `ls`, when it is a mapping.
 pub(super) const LS: &[&str] = &[
@@ -143,10 +158,10 @@ pub(super) const TABLE: &[&str] = &["name", "columns", "sort", "limit", "total",
 pub(super) const PIVOT: &[&str] = &["row", "column", "value"];
 
 /// Part of the language, but not of this version.
-pub(super) const LATER_FILE: &[&str] = &["secrets"];
-pub(super) const LATER_SETTINGS: &[&str] = &["jump", "become"];
+pub(super) const LATER_FILE: &[&str] = &[];
+pub(super) const LATER_SETTINGS: &[&str] = &["jump"];
 pub(super) const LATER_ACTIONS: &[&str] = &[];
-pub(super) const LATER_TASK: &[&str] = &["become", "template"];
+pub(super) const LATER_TASK: &[&str] = &["template"];
 
 /// What somebody who knows another tool would write.
 pub(super) fn foreign(key: &str) -> Option<&'static str> {
@@ -159,6 +174,12 @@ pub(super) fn foreign(key: &str) -> Option<&'static str> {
         "failed_when" => "exit codes that are fine are written `ok_codes: [0, 3]`",
         "any_errors_fatal" => "write `on_failure: stop_all`",
         "remote_user" | "ansible_user" | "username" => "the account is written `user: ...`",
+        "become_user" | "become_method" | "sudo" | "become_pass" | "sudo_user" => {
+            "write `become: true`, or `become: {user: ..., method: ..., password: ...}`"
+        }
+        "vars_prompt" | "vault" | "vault_password_file" => {
+            "values that must not be seen are declared under `secrets:`"
+        }
         "environment" => "write `env:`",
         "chdir" | "workdir" | "dir" => "the working directory is written `cwd: ...`",
         "serial" => "batches of hosts are written `rollout: {batches: [1, 25%]}`",

@@ -12,6 +12,7 @@ mod files;
 mod keys;
 pub mod model;
 mod rows;
+mod secrets;
 mod shell;
 pub mod template;
 mod tree;
@@ -28,8 +29,8 @@ use std::sync::Arc;
 pub use document::Document;
 pub use expression::{Condition, ConditionError, Filling};
 pub use model::{
-    Action, Block, Control, Copy, Hosts, Line, Loaded, Located, Parse, Play, Playbook, Retry,
-    Rollout, Settings, Share, Strategy, Task, WaitFor,
+    Action, Becoming, Block, Control, Copy, DeclaredSecret, Hosts, Line, Loaded, Located, Parse,
+    Play, Playbook, Retry, Rollout, SecretFrom, Settings, Share, Strategy, Task, WaitFor,
 };
 pub use template::{Name, RenderCause, RenderError, RowCondition, Scope, Template, TemplateError};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::expression::{Condition, Filling};
 use super::template::{RowCondition, Template};
 use crate::diagnostic::{At, Diagnostic, Source};
-use crate::job::OnFailure;
+use crate::job::{Method, OnFailure};
 use crate::listing::Listing;
 use crate::rows::{ParseSpec, TableSpec};
 use crate::target::Vars;
@@ -45,6 +45,8 @@ pub struct Playbook {
     pub inventory: Vec<Located<String>>,
     /// Variables of all plays. Values are plain: they are not templates.
     pub vars: Vars,
+    /// What may be used like a variable and must not be seen; names are unique.
+    pub secrets: Vec<DeclaredSecret>,
     /// At least one. A file that is one play has its `vars` above, not here.
     pub plays: Vec<Play>,
     /// Names that parts with mistakes may have defined: whoever uses them does nothing wrong.
@@ -82,6 +84,48 @@ pub struct Play {
     pub at: At,
 }
 
+/// A value that must not be seen.
+#[derive(Debug, Clone)]
+pub struct DeclaredSecret {
+    /// How templates call it.
+    pub name: String,
+    /// Where it comes from.
+    pub from: SecretFrom,
+    /// Where it is declared.
+    pub at: At,
+}
+
+/// Where a secret comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretFrom {
+    /// An environment variable of fanrun.
+    Env(String),
+    /// A file's text without its last line end; a path relative to the playbook's folder.
+    File(String),
+    /// What a shell command writes here, without its last line end.
+    Command(String),
+    /// The answer to a question at the terminal.
+    Prompt(String),
+}
+
+/// The account that commands run as on the host.
+#[derive(Debug, Clone)]
+pub enum Becoming {
+    /// The one that is logged in, whatever the play says.
+    Nobody,
+    /// Another one.
+    Account {
+        /// By which program.
+        method: Method,
+        /// The account; root where none is named.
+        user: Option<Template>,
+        /// What the program asks for.
+        password: Option<Template>,
+        /// Where.
+        at: At,
+    },
+}
+
 /// Whom a play is for.
 #[derive(Debug)]
 pub enum Hosts {
@@ -115,6 +159,8 @@ pub struct Settings {
     pub port: Option<u16>,
     /// Private key files, as written.
     pub identity: Vec<String>,
+    /// The account that commands run as.
+    pub becomes: Option<Becoming>,
     /// Variables exported to every command; names are unique.
     pub env: Vec<(String, Template)>,
     /// Working directory of every command.
@@ -232,6 +278,8 @@ pub struct Task {
     pub name: Option<Template>,
     /// What it does.
     pub action: Action,
+    /// The account that it runs as, where it says so itself.
+    pub becomes: Option<Becoming>,
     /// Variables exported to the command, added to the play's and winning over them.
     pub env: Vec<(String, Template)>,
     /// Working directory.

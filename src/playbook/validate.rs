@@ -265,6 +265,8 @@ impl<'a> Check<'a> {
         let inventory =
             get(entries, "inventory").map_or_else(Vec::new, |node| self.plains("inventory", node));
         let vars = get(entries, "vars").map_or_else(Vars::new, |node| self.vars(node));
+        let secrets = get(entries, "secrets").map_or_else(Vec::new, |node| self.secrets(node));
+        self.check_secret_names(&secrets, entries);
         let plays = match many {
             Some(node) => {
                 let handlers = self.handlers(entries, &defaults);
@@ -281,6 +283,7 @@ impl<'a> Check<'a> {
             name,
             inventory,
             vars,
+            secrets,
             plays,
             doubtful: std::mem::take(&mut self.doubtful),
             bare_braces: std::mem::take(&mut self.bare_braces),
@@ -429,6 +432,7 @@ impl<'a> Check<'a> {
                         .map(|i| i.value)
                         .collect()
                 }
+                "become" => settings.becomes = self.becomes(value),
                 "env" => settings.env = self.env(value),
                 "cwd" => settings.cwd = self.template(key, value),
                 "shell" => settings.shell = self.shell(value),
@@ -664,6 +668,7 @@ impl<'a> Check<'a> {
         Task {
             name: None,
             action,
+            becomes: None,
             env: Vec::new(),
             cwd: None,
             shell: None,
@@ -695,6 +700,7 @@ impl<'a> Check<'a> {
         for Entry { key, value, .. } in entries {
             match key.as_str() {
                 "name" => task.name = self.template(key, value),
+                "become" => task.becomes = self.becomes(value),
                 "env" => task.env = self.env(value),
                 "cwd" => task.cwd = self.template(key, value),
                 "shell" => task.shell = self.shell(value),
@@ -778,28 +784,7 @@ impl<'a> Check<'a> {
     /// Keys that would have no effect beside this action are mistakes, not decoration.
     fn check_fit(&mut self, entries: &[Entry]) {
         let has = |key: &str| entries.iter().find(|e| e.key == key);
-        let of_process = ["env", "cwd", "shell", "stdin", "ok_codes"];
-        let of_result = ["timeout", "register"];
-        let of_rows = ["parse", "table"];
-        let of_trying = ["retry", "creates", "changed_when"];
-        let nothing = [&of_process[..], &of_result, &of_trying, &of_rows].concat();
-        for (action, useless) in [
-            ("print", [&nothing[..], &["notify", "delegate_to"]].concat()),
-            ("pause", [&nothing[..], &["notify", "delegate_to"]].concat()),
-            (
-                "assert",
-                [&nothing[..], &["notify", "delegate_to"]].concat(),
-            ),
-            ("set", [&nothing[..], &["notify", "delegate_to"]].concat()),
-            ("local", vec!["delegate_to"]),
-            (
-                "wait_for",
-                [&of_process[..], &["register"], &of_trying, &of_rows].concat(),
-            ),
-            ("ls", [&of_process[..], &of_rows].concat()),
-            ("upload", [&of_process[..], &of_rows].concat()),
-            ("download", [&of_process[..], &of_rows].concat()),
-        ] {
+        for (action, useless) in useless_beside() {
             if has(action).is_none() {
                 continue;
             }
@@ -944,6 +929,31 @@ pub(super) fn get<'n>(entries: &'n [Entry], key: &str) -> Option<&'n Node> {
     entries.iter().find(|e| e.key == key).map(|e| &*e.value)
 }
 
+/// For each action the keys that do nothing there.
+fn useless_beside() -> [(&'static str, Vec<&'static str>); 9] {
+    let of_process = &["env", "cwd", "shell", "stdin", "ok_codes"][..];
+    let of_result = &["timeout", "register"][..];
+    let of_rows = &["parse", "table"][..];
+    let of_trying = &["retry", "creates", "changed_when"][..];
+    let of_hosts = &["notify", "delegate_to", "become"][..];
+    let here = [of_process, of_result, of_trying, of_rows, of_hosts].concat();
+    let files = [of_process, of_rows, &["become"]].concat();
+    [
+        ("print", here.clone()),
+        ("pause", here.clone()),
+        ("assert", here.clone()),
+        ("set", here),
+        ("local", vec!["delegate_to", "become"]),
+        (
+            "wait_for",
+            [of_process, &["register"], of_trying, of_rows].concat(),
+        ),
+        ("ls", files.clone()),
+        ("upload", files.clone()),
+        ("download", files),
+    ]
+}
+
 /// The name of a task, if it has one without values to fill in.
 fn plain_name(task: &Task) -> Option<String> {
     task.name.as_ref()?.literal().map(str::to_owned)
@@ -963,6 +973,7 @@ fn merged(defaults: &Settings, own: Settings) -> Settings {
         } else {
             own.identity
         },
+        becomes: own.becomes.or(defaults.becomes),
         env,
         cwd: own.cwd.or(defaults.cwd),
         shell: own.shell.or(defaults.shell),

@@ -1,4 +1,4 @@
-//! Shell text that is too long to be an argument: it comes ahead of the command's input, and the
+//! Shell text that is too long to be an argument, or that others may not see: it comes ahead of the command's input, and the
 //! shell that runs it reads it from there with head(1), which takes exactly as many bytes as it is
 //! told.
 //!
@@ -36,12 +36,18 @@ pub(super) fn takes_posix(shell: &[String]) -> bool {
 }
 
 /// Why another interpreter does not get it.
-pub(super) fn too_long(text: &str, shell: &[String]) -> String {
+pub(super) fn not_passed(text: &str, shell: &[String], hidden: bool) -> String {
     let shell = shell.first().map_or("a program", String::as_str);
+    let shell = crate::text::printable(shell.as_bytes());
+    if hidden {
+        return format!(
+            "the command holds a secret, which would stand on the command line of {shell}; pass it \
+             through `env` or `stdin`"
+        );
+    }
     format!(
-        "the command is {} bytes long; at most {LONGEST} can be passed to {}, put it into a file \
-         and use `script`",
+        "the command is {} bytes long; at most {LONGEST} can be passed to {shell}, put it into a \
+         file and use `script`",
         text.len(),
-        crate::text::printable(shell.as_bytes())
     )
 }

@@ -11,9 +11,13 @@
 //! * Nothing here retries, waits for people, or decides what an ending means.
 
 mod ahead;
+mod command;
+mod elevate;
 pub mod local;
 pub mod scripted;
 pub mod ssh;
+
+pub use elevate::Rights;
 
 use std::sync::Arc;
 
@@ -21,7 +25,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::event::Stream;
-use crate::job::Command;
+use crate::job::{Become, Command};
 use crate::outcome::{ExitStatus, HostProblem};
 use crate::target::Dial;
 
@@ -39,6 +43,11 @@ pub struct Spawn {
     pub shell: Option<Vec<String>>,
     /// What it reads.
     pub stdin: Stdin,
+    /// It holds what other users of the machine may not see: nothing of it stands on a command
+    /// line.
+    pub hidden: bool,
+    /// The account that it runs as, where that is not the one that is logged in.
+    pub becomes: Option<Become>,
 }
 
 /// What a process reads.
@@ -196,6 +205,8 @@ pub enum Process {
     Local(Box<local::LocalProcess>),
     /// As a test says.
     Scripted(scripted::ScriptedProcess),
+    /// One of these, behind `sudo` or the like.
+    Elevated(Box<elevate::Elevated>),
 }
 
 impl Session {
@@ -219,6 +230,13 @@ impl Session {
     /// # Errors
     /// [`SpawnError`]; in every case the command certainly never ran.
     pub async fn start(&mut self, spawn: Spawn) -> Result<Process, SpawnError> {
+        if let Some(becomes) = &spawn.becomes {
+            let becomes = becomes.clone();
+            let (spawn, door) = elevate::through(spawn, becomes)
+                .map_err(|reason| SpawnError::NotStarted { reason })?;
+            let process = Box::pin(self.start(spawn)).await?;
+            return Ok(Process::Elevated(Box::new(door.of(process))));
+        }
         Ok(match self {
             Self::Ssh(session) => Process::Ssh(Box::new(session.start(spawn).await?)),
             Self::Local(session) => Process::Local(Box::new(session.start(spawn).await?)),
@@ -246,6 +264,8 @@ impl Session {
                     cwd: None,
                     shell: None,
                     stdin,
+                    hidden: false,
+                    becomes: None,
                 })
                 .await
             }
@@ -261,9 +281,16 @@ impl Session {
         signal: Signal,
         mut meanwhile: impl FnMut(ProcessEvent),
     ) -> Sweep {
+        let rights = match process {
+            Process::Elevated(elevated) => Some(elevated.rights()),
+            Process::Ssh(_) | Process::Local(_) | Process::Scripted(_) => None,
+        };
         match (self, process) {
-            (Self::Ssh(session), Process::Ssh(process)) => {
-                let mut work = std::pin::pin!(session.sweep(process.id(), signal));
+            (Self::Ssh(session), process) => {
+                let Some(id) = process.channel() else {
+                    return Sweep::Unknown;
+                };
+                let mut work = std::pin::pin!(session.sweep(id, signal, rights.as_ref()));
                 let mut ended = false;
                 loop {
                     let event = tokio::select! {
@@ -279,8 +306,9 @@ impl Session {
             (Self::Scripted(session), Process::Scripted(process)) => {
                 session.sweep(process, signal).await
             }
-            // A process of another session: nothing can be learnt here.
-            (Self::Ssh(_) | Self::Local(_) | Self::Scripted(_), _) => Sweep::Unknown,
+            // A process of another session, or one of another account of this machine: nothing can
+            // be learnt here.
+            (Self::Local(_) | Self::Scripted(_), _) => Sweep::Unknown,
         }
     }
 
@@ -333,6 +361,7 @@ impl Process {
             Self::Ssh(process) => process.next().await,
             Self::Local(process) => process.next().await,
             Self::Scripted(process) => process.next().await,
+            Self::Elevated(process) => process.next().await,
         }
     }
 
@@ -342,6 +371,7 @@ impl Process {
             Self::Ssh(process) => process.signal(signal).await,
             Self::Local(process) => process.signal(signal).await,
             Self::Scripted(process) => process.signal(signal).await,
+            Self::Elevated(process) => process.signal(signal).await,
         }
     }
 
@@ -351,6 +381,16 @@ impl Process {
             Self::Ssh(process) => process.close().await,
             Self::Local(process) => process.close().await,
             Self::Scripted(process) => process.close().await,
+            Self::Elevated(process) => process.close().await,
+        }
+    }
+
+    /// The SSH channel that it is on.
+    fn channel(&self) -> Option<ssh::ChannelId> {
+        match self {
+            Self::Ssh(process) => Some(process.id()),
+            Self::Elevated(process) => process.process().channel(),
+            Self::Local(_) | Self::Scripted(_) => None,
         }
     }
 }

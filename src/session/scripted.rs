@@ -174,6 +174,8 @@ mod tests {
             cwd: None,
             shell: None,
             stdin: Stdin::Closed,
+            hidden: false,
+            becomes: None,
         }
     }
 

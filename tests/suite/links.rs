@@ -61,6 +61,8 @@ async fn over(sshd: &Sshd, proxy: &Proxy, text: &str, keepalive: Duration) -> Ca
             cwd: None,
             shell: None,
             stdin: Stdin::Closed,
+            hidden: false,
+            becomes: None,
         };
         let mut process = match session.start(spawn).await {
             Ok(process) => process,

@@ -30,6 +30,7 @@ mod proxy;
 mod sftp_servers;
 mod sshd;
 
+mod accounts;
 mod architecture;
 mod config_oracle;
 mod endings;
@@ -44,6 +45,7 @@ mod mistakes;
 mod round_trips;
 mod rows;
 mod runs;
+mod secrets;
 mod session;
 mod sftp_fixtures;
 mod sftp_lies;

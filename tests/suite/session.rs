@@ -78,6 +78,8 @@ fn shell(text: &str) -> Spawn {
         cwd: None,
         shell: None,
         stdin: Stdin::Closed,
+        hidden: false,
+        becomes: None,
     }
 }
 
@@ -290,7 +292,7 @@ async fn a_second_channel_may_be_refused() {
 
 /// Sweeps, and reads the process meanwhile, as its users do.
 async fn sweep(session: &mut SshSession, process: &mut SshProcess, signal: Signal) -> Sweep {
-    let mut work = std::pin::pin!(session.sweep(process.id(), signal));
+    let mut work = std::pin::pin!(session.sweep(process.id(), signal, None));
     let mut ended = false;
     loop {
         let event = tokio::select! {

@@ -35,6 +35,7 @@ pub struct Builder {
     addresses: Vec<Ipv4Addr>,
     port: Option<u16>,
     sftp: Option<String>,
+    etc: Vec<(String, String, u32)>,
 }
 
 /// A running server; ended, with its sessions, when dropped.
@@ -58,6 +59,7 @@ impl Sshd {
             addresses: vec![Ipv4Addr::LOCALHOST],
             port: None,
             sftp: Some("internal-sftp".into()),
+            etc: Vec::new(),
         }
     }
 
@@ -229,6 +231,13 @@ impl Builder {
         self
     }
 
+    /// The server and what it starts find this file in /etc; nobody else does. Only root can do
+    /// that.
+    pub fn etc(mut self, name: &str, text: &str, mode: u32) -> Builder {
+        self.etc.push((name.to_owned(), text.to_owned(), mode));
+        self
+    }
+
     /// A fixed port, for a server that comes back at the place of one that was stopped.
     pub fn port(mut self, port: u16) -> Builder {
         self.port = Some(port);
@@ -248,9 +257,10 @@ impl Builder {
         // sshd reads authorized_keys as the user who logs in.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         make_keys(directory.path(), &self.host_keys);
+        let etc = (!self.etc.is_empty()).then(|| self.make_etc(directory.path()));
         for _ in 0..20 {
             let port = self.port.unwrap_or_else(|| free_port(&self.addresses));
-            if let Some(listeners) = self.listen_on(directory.path(), port) {
+            if let Some(listeners) = self.listen_on(directory.path(), port, etc.as_deref()) {
                 let sshd = Sshd {
                     directory,
                     builder: self,
@@ -266,15 +276,30 @@ impl Builder {
         panic!("sshd found no port in 20 tries:\n{log}");
     }
 
+    /// A copy of /etc with the files of this server.
+    fn make_etc(&self, directory: &Path) -> PathBuf {
+        assert!(is_root(), "only root can give a server files in /etc");
+        let etc = directory.join("etc");
+        let copied = Command::new("cp").args(["-a", "/etc"]).arg(&etc).status();
+        assert!(copied.unwrap().success());
+        for (name, text, mode) in &self.etc {
+            let path = etc.join(name);
+            let _ = fs::remove_file(&path);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
+        }
+        etc
+    }
+
     /// Starts one sshd for every 16 addresses. None when the port was taken under our feet.
-    fn listen_on(&self, directory: &Path, port: u16) -> Option<Vec<Child>> {
+    fn listen_on(&self, directory: &Path, port: u16, etc: Option<&Path>) -> Option<Vec<Child>> {
         let log_path = directory.join("log");
         let _ = fs::remove_file(&log_path);
         let mut listeners: Vec<Child> = Vec::new();
         for (index, addresses) in self.addresses.chunks(LISTENERS_OF_ONE_SSHD).enumerate() {
             let config = directory.join(format!("config-{index}"));
             fs::write(&config, self.config_text(directory, port, addresses)).unwrap();
-            listeners.push(launch(&config, &log_path));
+            listeners.push(launch(&config, &log_path, etc));
         }
         if await_listening(&mut listeners, &log_path, self.addresses.len()) {
             return Some(listeners);
@@ -367,14 +392,25 @@ impl Drop for Sshd {
     }
 }
 
-fn launch(config: &Path, log: &Path) -> Child {
+fn launch(config: &Path, log: &Path, etc: Option<&Path>) -> Child {
     let log = fs::OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o644)
         .open(log)
         .unwrap();
-    Command::new(PROGRAM)
+    let mut command = match etc {
+        None => Command::new(PROGRAM),
+        // Both exec what follows: the child is sshd in the end.
+        Some(etc) => {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--propagation", "private", "--", "/bin/sh", "-c"]);
+            let text = "mount --bind \"$0\" /etc && exec \"$@\"";
+            command.arg(text).arg(etc).arg(PROGRAM);
+            command
+        }
+    };
+    command
         .args(["-D", "-e", "-f"])
         .arg(config)
         .stdin(Stdio::null())

@@ -21,7 +21,7 @@ const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 /// Starts the child with pipes on its outputs, in a group of its own.
 ///
-/// Gives the bytes that come ahead of its input: its text, where that is too long for an argument.
+/// Gives the bytes that come ahead of its input: its text, where that cannot be an argument.
 pub(super) fn start(spawn: &Spawn) -> Result<(Child, Option<Bytes>), SpawnError> {
     let (words, ahead) = words(spawn).map_err(not_started)?;
     let Some((program, args)) = words.split_first() else {
@@ -62,12 +62,12 @@ fn words(spawn: &Spawn) -> Result<(Vec<String>, Option<Bytes>), String> {
         Some(shell) => shell.clone(),
         None => SHELL.map(str::to_owned).to_vec(),
     };
-    if text.len() <= ahead::LONGEST {
+    if text.len() <= ahead::LONGEST && !spawn.hidden {
         words.push(text.clone());
         return Ok((words, None));
     }
     if !ahead::takes_posix(&words) {
-        return Err(ahead::too_long(text, &words));
+        return Err(ahead::not_passed(text, &words, spawn.hidden));
     }
     let sent = ahead::sent(text);
     words.push(ahead::reader(sent.len()));

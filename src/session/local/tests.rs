@@ -20,6 +20,8 @@ fn sh(text: &str) -> Spawn {
         cwd: None,
         shell: None,
         stdin: Stdin::Closed,
+        hidden: false,
+        becomes: None,
     }
 }
 

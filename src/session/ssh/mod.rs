@@ -7,7 +7,6 @@
 mod agent;
 mod asker;
 mod auth;
-mod command;
 pub mod config;
 mod dial;
 mod handler;
@@ -29,16 +28,18 @@ use std::time::{Duration, Instant};
 
 use russh::client::{Config, Handle, Msg};
 use russh::keys::Algorithm;
-use russh::{Channel, ChannelId, Limits, Preferred, SshId, cipher};
+use russh::{Channel, Limits, Preferred, SshId, cipher};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 pub use asker::{Asker, Question, QuestionKind};
 use process::Input;
 pub use process::{DRAIN_GRACE, SshProcess};
+pub(super) use russh::ChannelId;
 
 use crate::outcome::{HostProblem, Phase};
-use crate::session::{Signal, Spawn, SpawnError, Stdin, Sweep};
+use crate::session::elevate::Rights;
+use crate::session::{Signal, Spawn, SpawnError, Stdin, Sweep, command};
 use crate::target::Dial;
 use handler::Client;
 use host_key::HostKeyCheck;
@@ -492,7 +493,7 @@ impl SshSession {
     ///
     /// The process must be read meanwhile: a channel that nobody reads stops all others of its
     /// connection.
-    pub async fn sweep(&mut self, id: ChannelId, signal: Signal) -> Sweep {
+    pub async fn sweep(&mut self, id: ChannelId, signal: Signal, rights: Option<&Rights>) -> Sweep {
         let mut memory = match self.swept.take() {
             Some((known, memory)) if known == id => memory,
             _ => sweep::Memory::default(),
@@ -509,17 +510,23 @@ impl SshSession {
                 let of = sweep::Command {
                     connection: None,
                     age: self.begun.elapsed(),
+                    rights,
                 };
                 sweep::run(channel, signal.name(), &mut memory, of).await
             }
-            None => self.sweep_aside(signal, &mut memory).await,
+            None => self.sweep_aside(signal, &mut memory, rights).await,
         };
         self.swept = Some((id, memory));
         found
     }
 
     /// Sweeps over a second connection.
-    async fn sweep_aside(&mut self, signal: Signal, memory: &mut sweep::Memory) -> Sweep {
+    async fn sweep_aside(
+        &mut self,
+        signal: Signal,
+        memory: &mut sweep::Memory,
+        rights: Option<&Rights>,
+    ) -> Sweep {
         let Some(connection) = self.report.connection() else {
             return Sweep::Unknown;
         };
@@ -528,6 +535,7 @@ impl SshSession {
                 let of = sweep::Command {
                     connection: Some(&connection),
                     age: self.begun.elapsed(),
+                    rights,
                 };
                 sweep::run(channel, signal.name(), memory, of).await
             }

@@ -20,8 +20,9 @@ use std::time::Duration;
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg};
 
-use super::command::{in_any_shell, quote};
 use crate::session::Sweep;
+use crate::session::command::{in_any_shell, quote};
+use crate::session::elevate::Rights;
 
 /// How long one sweep may take, the opening of its channel included.
 pub(super) const DEADLINE: Duration = Duration::from_secs(4);
@@ -34,12 +35,17 @@ pub(super) struct Memory(String);
 
 /// POSIX sh. Arguments: the signal's name or `0`, a token, and what the last sweep printed
 /// (`s<session>` and `p<pid>:<start>` words), the `SSH_CONNECTION` of the command where the
-/// sweep comes over a connection of its own, and how many seconds ago the command was begun.
+/// sweep comes over a connection of its own, how many seconds ago the command was begun, and what
+/// runs a text as the account that the command runs as.
 ///
 /// `list` prints `pid ppid pgrp session start state` of every process; a command name may hold
 /// anything, so what follows its last `) ` is taken. Without /proc, ps(1) gives process groups in
 /// place of sessions and no start times.
-const SCRIPT: &str = r#"sig=$1 tok=$2 old=" $3 " conn=$4 age=$5 me=$$ up=$PPID
+const SCRIPT: &str = r#"sig=$1 tok=$2 old=" $3 " conn=$4 age=$5 as=$6 me=$$ up=$PPID
+end() {
+[ -z "$as" ] || eval "$as 'kill -s $1 $live'" >/dev/null 2>&1
+kill -s "$1" $live 2>/dev/null
+}
 ticks=$(getconf CLK_TCK 2>/dev/null)
 now=$(cut -d. -f1 /proc/uptime 2>/dev/null)
 since=$(( (${now:-0} - age) * ${ticks:-100} ))
@@ -140,13 +146,13 @@ E
 pass
 found=$n
 if [ "$sig" != 0 ] && [ "$n" -gt 0 ]; then
-kill -s "$sig" $live 2>/dev/null
+end "$sig"
 if [ "$sig" = KILL ]; then
 for again in 1 2 3; do
 old=" $ids "
 pass
 [ "$n" -gt 0 ] || break
-kill -s KILL $live 2>/dev/null
+end KILL
 done
 fi
 fi
@@ -160,6 +166,8 @@ pub(super) struct Command<'a> {
     pub(super) connection: Option<&'a str>,
     /// How long ago it was begun.
     pub(super) age: Duration,
+    /// What may end it, where that is another account.
+    pub(super) rights: Option<&'a Rights>,
 }
 
 /// Runs one sweep on a fresh channel. `signal` is a name without `SIG`, or `0` to count only.
@@ -171,15 +179,19 @@ pub(super) async fn run(
 ) -> Sweep {
     let token = format!("swept-{:016x}", RandomState::new().hash_one(signal));
     let command = in_any_shell(&format!(
-        "set -- {} {} {} {} {}\n{SCRIPT}",
+        "set -- {} {} {} {} {} {}\n{SCRIPT}",
         quote(signal),
         quote(&token),
         quote(&memory.0),
         quote(of.connection.unwrap_or_default()),
         of.age.as_secs() + 1,
+        quote(of.rights.map_or("", |rights| &rights.words)),
     ));
     let answer = async {
         channel.exec(true, command).await.ok()?;
+        if let Some(input) = of.rights.and_then(Rights::input) {
+            channel.data_bytes(input).await.ok()?;
+        }
         channel.eof().await.ok()?;
         collect(&mut channel).await
     };

@@ -146,6 +146,8 @@ async fn run(session: &mut SshSession, words: &str) -> (String, String, Ending) 
         cwd: None,
         shell: None,
         stdin: Stdin::Closed,
+        hidden: false,
+        becomes: None,
     };
     let mut process = session.start(spawn).await.unwrap();
     process.set_drain_grace(Duration::from_millis(500));

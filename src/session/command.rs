@@ -1,4 +1,5 @@
-//! One string for an `exec` request, made of words, variables, a directory and an interpreter.
+//! One string for a shell, such as that of an `exec` request, made of words, variables, a directory
+//! and an interpreter.
 //!
 //! A plain command is sent as it is, with nothing around it: the server's shell is the only
 //! process between sshd and the command, and a signal that ends the command is seen as a signal.
@@ -12,7 +13,7 @@ use bytes::Bytes;
 
 use crate::job::Command;
 use crate::session::Spawn;
-use crate::session::ahead::{LONGEST, reader, sent, takes_posix, too_long};
+use crate::session::ahead::{LONGEST, not_passed, reader, sent, takes_posix};
 
 /// Longest text that is sent ahead of the input.
 const LONGEST_AHEAD: usize = 16 << 20;
@@ -45,7 +46,7 @@ pub(super) fn quote(word: &str) -> String {
 /// The request, or why there can be none.
 ///
 /// `longest` is how long a request the server takes ([`longest_for`]). What is longer comes ahead of
-/// the command's input.
+/// the command's input, and so does what other users of the host may not see.
 pub(super) fn compose(spawn: &Spawn, longest: usize) -> Result<Composed, String> {
     check(spawn)?;
     let inner = inner(spawn)?;
@@ -53,23 +54,34 @@ pub(super) fn compose(spawn: &Spawn, longest: usize) -> Result<Composed, String>
         Inner::Plain(text) => text.clone(),
         Inner::Script { setup, run } => in_any_shell(&format!("{setup}{run}")),
     };
-    if request.len() <= longest {
+    if request.len() <= longest && !spawn.hidden {
         let ahead = None;
         return Ok(Composed { request, ahead });
     }
+    let (reader, ahead) = piped_of(spawn, inner)?;
+    Ok(Composed {
+        request: in_any_shell(&reader),
+        ahead: Some(ahead),
+    })
+}
+
+/// A script for `/bin/sh` that reads the command from its input, and what it reads there.
+pub(super) fn piped(spawn: &Spawn) -> Result<(String, Bytes), String> {
+    check(spawn)?;
+    piped_of(spawn, inner(spawn)?)
+}
+
+fn piped_of(spawn: &Spawn, inner: Inner) -> Result<(String, Bytes), String> {
     let (setup, run) = match inner {
-        Inner::Plain(text) => (String::new(), login_shell(&text, Whose::Theirs)),
+        Inner::Plain(text) => (String::new(), login_shell(&text, whose(spawn))),
         Inner::Script { setup, run } => (setup, run),
     };
     let ahead = sent_ahead(spawn, &setup, run)?;
     if ahead.len() > LONGEST_AHEAD {
         return Err(format!("the command is longer than {LONGEST_AHEAD} bytes"));
     }
-    let first = ahead.first_script.len();
-    Ok(Composed {
-        request: in_any_shell(&reader(first)),
-        ahead: Some((ahead.first_script + &ahead.text).into()),
-    })
+    let reader = reader(ahead.first_script.len());
+    Ok((reader, (ahead.first_script + &ahead.text).into()))
 }
 
 /// What the request means before it is made safe for every login shell.
@@ -111,7 +123,7 @@ fn inner(spawn: &Spawn) -> Result<Inner, String> {
             exec(&words)
         }
         (Command::Shell(text), _) if setup.is_empty() => return Ok(Inner::Plain(text.clone())),
-        (Command::Shell(text), _) => login_shell(text, Whose::Theirs),
+        (Command::Shell(text), _) => login_shell(text, whose(spawn)),
         (Command::PosixShell(text), _) => login_shell(text, Whose::Posix),
     };
     if setup.is_empty() && !matches!(spawn.command, Command::PosixShell(_)) && is_clear(&run) {
@@ -145,6 +157,14 @@ enum Whose {
     /// The account's if it is a POSIX shell, else `/bin/sh`: the text holds values that are
     /// escaped for those.
     Posix,
+}
+
+/// Accounts that programs run as often have a shell that refuses everybody (nologin).
+fn whose(spawn: &Spawn) -> Whose {
+    match spawn.becomes {
+        Some(_) => Whose::Posix,
+        None => Whose::Theirs,
+    }
 }
 
 impl Whose {
@@ -200,7 +220,11 @@ impl Ahead {
 
 fn sent_ahead(spawn: &Spawn, setup: &str, run: String) -> Result<Ahead, String> {
     let text = match &spawn.command {
-        Command::Shell(text) | Command::PosixShell(text) if text.len() > LONGEST => text,
+        Command::Shell(text) | Command::PosixShell(text)
+            if text.len() > LONGEST || spawn.hidden =>
+        {
+            text
+        }
         Command::Argv(_) | Command::Shell(_) | Command::PosixShell(_) => {
             return Ok(Ahead {
                 first_script: sent(&format!("{setup}{run}")),
@@ -212,7 +236,7 @@ fn sent_ahead(spawn: &Spawn, setup: &str, run: String) -> Result<Ahead, String> 
     let read = reader(sent_text.len());
     let run = match &spawn.shell {
         Some(shell) if !shell.is_empty() && !takes_posix(shell) => {
-            return Err(too_long(text, shell));
+            return Err(not_passed(text, shell, spawn.hidden));
         }
         Some(shell) if !shell.is_empty() => exec(&[shell.as_slice(), &[read]].concat()),
         Some(_) | None => login_shell(&read, Whose::Posix),
@@ -244,6 +268,8 @@ mod tests {
             cwd: None,
             shell: None,
             stdin: Stdin::Closed,
+            hidden: false,
+            becomes: None,
         }
     }
 
