@@ -237,6 +237,8 @@ pub struct Memory {
     pub results: std::collections::BTreeMap<String, Registered>,
     /// Values by the names of `set`. No name is in both.
     pub set: crate::target::Vars,
+    /// What the host says of itself, once it was asked; `host` has it too.
+    pub facts: Option<crate::target::Vars>,
     /// Names whose values are not known, since what would give them was only checked.
     pub unknown: std::collections::BTreeSet<String>,
 }

@@ -14,9 +14,9 @@ use crate::secret::Secret;
 /// Plain variables: names and JSON-like values, in the order they were written.
 pub type Vars = serde_json::Map<String, serde_json::Value>;
 
-/// Words of the expression language (minijinja's parser and its functions), which cannot be
-/// variables.
-const RESERVED: [&str; 17] = [
+/// Words of the expression language (minijinja's parser and its functions, and what fanrun gives a
+/// value), which cannot be variables.
+const RESERVED: [&str; 22] = [
     "true",
     "false",
     "none",
@@ -34,6 +34,12 @@ const RESERVED: [&str; 17] = [
     "dict",
     "namespace",
     "debug",
+    // What fanrun itself gives a value.
+    "host",
+    "item",
+    "loop",
+    "result",
+    "row",
 ];
 
 /// Whether a template can name it: letters, digits and `_`, not beginning with a digit.

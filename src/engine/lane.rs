@@ -526,7 +526,7 @@ impl Lane {
     }
 
     /// Runs a small command of our own and gives its standard output.
-    async fn aside(
+    pub(super) async fn aside(
         &mut self,
         way: &Arc<Way>,
         spawn: Spawn,

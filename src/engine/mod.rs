@@ -8,6 +8,7 @@
 pub mod attempts;
 pub mod clock;
 mod copy;
+mod facts;
 mod files;
 mod follow;
 mod lane;

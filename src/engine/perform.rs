@@ -110,6 +110,10 @@ impl Lane {
 
     async fn take_turn(&mut self, plan: &Plan, task: &Task, turn: &mut Turn) -> Result<(), Halt> {
         let id = task.reference.id;
+        if let Err(reason) = self.facts_for(plan, task).await? {
+            turn.results.push(without(not_started(reason)));
+            return Ok(());
+        }
         let items = match plan.unmet(self.id, id, Moment::before(&self.memory)) {
             Ok(None) => plan.items(self.id, id, &self.memory),
             Ok(Some(condition)) => {
@@ -137,6 +141,20 @@ impl Lane {
             }
         }
         Ok(())
+    }
+
+    /// Asks the host what it is, where the task uses that and is going to be done.
+    async fn facts_for(&mut self, plan: &Plan, task: &Task) -> Result<Result<(), String>, Halt> {
+        let id = task.reference.id;
+        let (asks, in_conditions) = task.asks_host();
+        let skipped = || {
+            let unmet = plan.unmet(self.id, id, Moment::before(&self.memory));
+            !in_conditions && matches!(unmet, Ok(Some(_)))
+        };
+        if !asks || self.memory.facts.is_some() || skipped() {
+            return Ok(Ok(()));
+        }
+        self.learn_facts(id).await
     }
 
     /// One value of a loop, or all there is where there is none.

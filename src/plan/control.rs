@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::values::Fill;
+use super::values::{FACTS, Fill};
 use super::{Plan, Play, Step, Task};
 use crate::diagnostic::Diagnostic;
 use crate::job::{HostId, Item, Memory, Registered, TaskId};
@@ -231,6 +231,25 @@ impl Task {
             )
             .chain(late.map(with(after)))
             .collect()
+    }
+
+    /// Whether it uses what only the host can say of itself, and whether its conditions do.
+    #[must_use]
+    pub fn asks_host(&self) -> (bool, bool) {
+        let asks = |name: &playbook::Name| {
+            let mut parts = name.path.split('.');
+            let own = parts.next() == Some("host");
+            own && parts.next().is_none_or(|field| FACTS.contains(&field))
+        };
+        let mentioned = self.mentions().into_iter();
+        let mentioned = mentioned.flat_map(|(text, _)| text.names());
+        let in_files = self.names_in_documents();
+        let mut all = mentioned.chain(&in_files).chain(self.condition_names());
+        let when = &self.control.when;
+        (
+            all.any(asks),
+            when.iter().flat_map(Condition::names).any(asks),
+        )
     }
 
     /// The name under which its result is kept.

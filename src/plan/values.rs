@@ -27,7 +27,20 @@ pub(super) const RESULT_FIELDS: [&str; 14] = [
 /// What a condition on rows calls the row.
 pub(super) const ROW: &str = "row";
 /// What `host` has.
-pub(super) const HOST_FIELDS: [&str; 5] = ["name", "groups", "address", "port", "user"];
+pub(super) const HOST_FIELDS: [&str; 10] = [
+    "name",
+    "groups",
+    "address",
+    "port",
+    "user",
+    "os",
+    "os_version",
+    "arch",
+    "kernel",
+    "hostname",
+];
+/// What of it only the host itself can say.
+pub(super) const FACTS: [&str; 5] = ["os", "os_version", "arch", "kernel", "hostname"];
 
 /// Filling in one task on one host. The scope is only made when a template asks for it: most tasks
 /// of most playbooks are plain text.
@@ -126,7 +139,8 @@ impl<'a> Fill<'a> {
                 scope.set(name, value.clone());
             }
             let way = self.play.ways.get(&self.host);
-            scope.set("host", host_value(target, way.map(|way| &**way)));
+            let facts = self.moment.memory.facts.as_ref();
+            scope.set("host", host_value(target, way.map(|way| &**way), facts));
             if let Some(item) = self.moment.item {
                 scope.set("item", item.value.clone());
                 scope.set("loop", loop_value(item));
@@ -173,7 +187,7 @@ fn loop_value(item: &Item) -> Value {
     })
 }
 
-fn host_value(target: &Target, way: Option<&Way>) -> Value {
+fn host_value(target: &Target, way: Option<&Way>, facts: Option<&Vars>) -> Value {
     let (address, port, user) = match way {
         Some(Way::Ssh(dial)) => (
             json!(dial.address),
@@ -182,13 +196,21 @@ fn host_value(target: &Target, way: Option<&Way>) -> Value {
         ),
         Some(Way::Local) | None => (json!("localhost"), Value::Null, Value::Null),
     };
-    json!({
+    let mut host = json!({
         "name": target.name.as_str(),
         "groups": target.groups,
         "address": address,
         "port": port,
         "user": user,
-    })
+    });
+    if let (Some(host), Some(facts)) = (host.as_object_mut(), facts) {
+        host.extend(
+            facts
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
+    }
+    host
 }
 
 /// A result as templates see it. Like a shell's `$(...)`, `stdout` has lost its last line ends.

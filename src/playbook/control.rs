@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use serde_json::Value as Json;
+
 use super::model::{Action, Control, Located, Retry, Rollout, Share, WaitFor};
 use super::tree::{Entry, Kind, Node};
 use super::validate::{Check, Level, get};
-use super::{Condition, Filling};
+use super::{Condition, Filling, Scope};
 use crate::target::Vars;
 
 /// The wait before a second attempt where nobody says otherwise.
@@ -90,7 +92,17 @@ impl Check<'_> {
             Kind::Scalar { text, .. } if text.contains("${{") => self.filling("loop", node),
             Kind::Scalar { .. } => {
                 let condition = self.condition("loop", node)?;
-                Some(Filling::Text(condition.template().clone()))
+                let each = Filling::Text(condition.template().clone());
+                // What depends on nothing is known now: a number, a truth.
+                let constant = condition.names().next().is_none();
+                let value = constant.then(|| each.value(&Scope::new(Vars::new())));
+                if let Some(Ok(value)) = value.filter(|v| !matches!(v, Ok(Json::Array(_)))) {
+                    let message = format!("`loop` needs a list, and `{value}` is none");
+                    let help = "write `loop: [a, b]`, `loop: x.lines` or `loop: range(3)`";
+                    self.error(message, node, "", Some(help));
+                    return None;
+                }
+                Some(each)
             }
             Kind::Map(_) => {
                 let help = Some("write `loop: [a, b]` or `loop: x.lines`");
@@ -255,9 +267,14 @@ impl Check<'_> {
     pub(super) fn wait_for(&mut self, node: &Node) -> Option<Action> {
         let help = Some("write `connection`, `{port: 8080}` or `{path: /run/app.pid}`");
         let Kind::Map(entries) = &node.kind else {
-            let words = [("connection", ())];
-            self.one_of("wait_for", node, &words)?;
-            return Some(Action::WaitFor(WaitFor::Connection));
+            return match self.text("wait_for", node)? {
+                "connection" => Some(Action::WaitFor(WaitFor::Connection)),
+                other => {
+                    let message = format!("`wait_for` cannot be `{other}`");
+                    self.error(message, node, "", help);
+                    None
+                }
+            };
         };
         self.check_keys(entries, Level::WaitFor);
         let address = get(entries, "address");
@@ -288,10 +305,12 @@ impl Check<'_> {
         let Kind::Map(entries) = &node.kind else {
             return self.duration("pause", node, true).map(Action::Pause);
         };
-        self.check_keys(entries, Level::Pause);
+        let known = self.check_keys(entries, Level::Pause);
         let Some(question) = get(entries, "ask") else {
             let help = Some("write `pause: 30s` or `pause: {ask: \"Go on?\"}`");
-            self.error("`pause` has no `ask`".into(), node, "", help);
+            if known {
+                self.error("`pause` has no `ask`".into(), node, "", help);
+            }
             return None;
         };
         self.template("ask", question).map(Action::Ask)

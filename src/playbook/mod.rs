@@ -9,6 +9,7 @@ mod copies;
 pub mod document;
 mod expression;
 mod files;
+mod filters;
 mod keys;
 pub mod model;
 mod rows;

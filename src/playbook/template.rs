@@ -18,6 +18,7 @@ use crate::text::did_you_mean;
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
+    super::filters::add(&mut environment);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment
 });
@@ -32,10 +33,13 @@ const BRACES: usize = 3;
 /// Gaps of one text. More are data, not a template.
 const MAX_GAPS: usize = 1000;
 
-/// minijinja's filters, and our own `raw`. A misspelt one must be found before anything runs.
-pub(super) const FILTERS: [&str; 49] = [
+/// minijinja's filters, those of [`super::filters`], and `raw`. A misspelt one must be found before anything runs.
+pub(super) const FILTERS: [&str; 62] = [
     "abs",
     "attr",
+    "b64decode",
+    "b64encode",
+    "basename",
     "batch",
     "bool",
     "capitalize",
@@ -44,16 +48,22 @@ pub(super) const FILTERS: [&str; 49] = [
     "d",
     "default",
     "dictsort",
+    "dirname",
+    "duration",
     "e",
     "escape",
     "first",
     "float",
     "format",
+    "from_json",
     "groupby",
+    "human_duration",
+    "human_size",
     "indent",
     "int",
     "items",
     "join",
+    "json",
     "last",
     "length",
     "lines",
@@ -63,7 +73,9 @@ pub(super) const FILTERS: [&str; 49] = [
     "max",
     "min",
     "pprint",
+    "quote",
     "raw",
+    "regex_escape",
     "reject",
     "rejectattr",
     "replace",
@@ -72,6 +84,8 @@ pub(super) const FILTERS: [&str; 49] = [
     "safe",
     "select",
     "selectattr",
+    "sha256",
+    "size",
     "slice",
     "sort",
     "split",
@@ -379,7 +393,7 @@ impl Scope {
     }
 }
 
-fn to_value(json: serde_json::Value) -> Value {
+pub(super) fn to_value(json: serde_json::Value) -> Value {
     match json {
         serde_json::Value::Null => Value::from(()),
         serde_json::Value::Bool(b) => Value::from(b),
@@ -575,6 +589,11 @@ impl Template {
                     *why,
                     Some("pass it through `env`, or write `| raw` to insert it as it is".into()),
                 ));
+            }
+            if !gap.raw && is_quoted(&gap.code) {
+                let message = "in shell text `quote` would quote a second time";
+                let help = "values are escaped for the place where they stand: leave it out";
+                errors.push(mistake(message, gap.span.clone(), "", Some(help.into())));
             }
             if let Some(gap) = Arc::get_mut(gap) {
                 gap.place = place;
@@ -957,7 +976,6 @@ fn interpolation(inside: &str, span: Range<usize>) -> Result<Interpolation, Temp
         let near = did_you_mean(filter, FILTERS).map(|near| format!("did you mean `{near}`?"));
         let help = match filter {
             "raw" => Some("`raw` must come last".into()),
-            "quote" => Some("values are quoted for the shell without it".into()),
             _ => near,
         };
         return Err(mistake(format!("unknown filter `{filter}`"), at, "", help));
@@ -989,6 +1007,12 @@ fn without_raw(code: &str) -> (&str, bool) {
     code.strip_suffix("raw")
         .and_then(|rest| rest.trim_end().strip_suffix('|'))
         .map_or((code, false), |rest| (rest.trim_end(), true))
+}
+
+/// Whether the last thing that happens to a value is the filter `quote`.
+fn is_quoted(code: &str) -> bool {
+    let last = code.rsplit('|').next().unwrap_or_default();
+    last.trim() == "quote" && code.contains('|')
 }
 
 /// The code with its string literals blanked, so that names in them are not found.

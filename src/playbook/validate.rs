@@ -741,7 +741,10 @@ impl<'a> Check<'a> {
         let actions: Vec<&Entry> = entries.iter().filter(is_action).collect();
         let Some(first) = actions.first() else {
             // An unknown or future key was most likely meant to be the action.
-            if known {
+            let of_block = ["rescue", "always"]
+                .iter()
+                .any(|key| get(entries, key).is_some());
+            if known && !of_block {
                 let help = format!("add one of: {}", keys::ACTIONS.join(", "));
                 self.error("the task does nothing".into(), node, "", Some(&help));
             }

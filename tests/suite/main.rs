@@ -34,6 +34,8 @@ mod accounts;
 mod architecture;
 mod config_oracle;
 mod endings;
+mod examples;
+mod facts;
 mod fixtures;
 mod identity;
 mod known_oracle;

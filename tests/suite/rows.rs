@@ -49,7 +49,10 @@ fn disk_report(sshd: &Sshd) -> Fanrun {
     let playbook = concat!(env!("CARGO_MANIFEST_DIR"), "/playbooks/disk-report.yml");
     let folder = format!("folder={}", sshd.directory().join("tree").display());
     let hosts = write(sshd.directory(), "hosts", &sshd.addresses().join("\n"));
-    Fanrun::new(["run", playbook, "-i", &hosts, "-e", &folder]).options(sshd.fanrun_args())
+    Fanrun::new([
+        "run", playbook, "-i", &hosts, "-e", &folder, "-e", "full=101",
+    ])
+    .options(sshd.fanrun_args())
 }
 
 #[test]
