@@ -15,6 +15,7 @@ mod lane;
 mod list;
 mod outbox;
 mod perform;
+mod restarts;
 mod rows;
 mod sftp;
 pub mod shape;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::follow::Followed;
 use super::lane::{Halt, Lane};
+use super::restarts::{Next, Restarts};
 use super::state::News;
 use crate::job::{Action, Command, Item, Job, OnFailure, ROWS_LIMIT, Registered, TaskId};
 use crate::outcome::{Effort, Failure, Items, Outcome, Remains};
@@ -199,7 +200,7 @@ impl Lane {
         }
         match self.check(task, &job, turn).await? {
             Some(checked) => Ok(checked),
-            None => self.try_often(plan, task, (job, item), turn).await,
+            None => self.try_often(plan, task, (&job, item), turn).await,
         }
     }
 
@@ -208,14 +209,20 @@ impl Lane {
         &mut self,
         plan: &Plan,
         task: &Task,
-        (job, item): (Job, Option<&Item>),
+        (job, item): (&Job, Option<&Item>),
         turn: &mut Turn,
     ) -> Result<Registered, Halt> {
         let retry = task.control.retry.as_ref();
-        let mut tries = 0;
+        let mut restarts = task.control.restart.as_ref().map(Restarts::new);
+        let (mut job, limit) = (job.clone(), job.timeout);
+        let (began, mut tries) = (Instant::now(), 0);
         loop {
             tries += 1;
             let since = Instant::now();
+            if restarts.is_some() {
+                // The limit is that of the task, not of each child.
+                job.timeout = limit.map(|limit| limit.saturating_sub(began.elapsed()));
+            }
             let followed = self.attempt_safely(&job, turn).await?;
             turn.attempts += 1;
             turn.tally = match (turn.tally, followed.tally) {
@@ -225,13 +232,19 @@ impl Lane {
             self.say_warnings(followed.warnings.clone()).await?;
             let result = self.judged(plan, task, item, registered(followed, since, tries));
             let result = with_values(result, &job.action, &mut self.memory);
-            let Some(retry) = retry.filter(|retry| tries <= retry.times) else {
-                return Ok(result);
+            let delay = match &mut restarts {
+                Some(restarts) => {
+                    let outcome = of_whole(result.outcome.clone(), limit);
+                    match restarts.after(outcome, tokio::time::Instant::now()) {
+                        Next::Over(outcome) => return Ok(Registered { outcome, ..result }),
+                        Next::Again(delay) => delay,
+                    }
+                }
+                None => match retry.filter(|retry| tries <= retry.times) {
+                    Some(retry) if may_try_again(&result.outcome) => wait(retry, tries),
+                    Some(_) | None => return Ok(result),
+                },
             };
-            if !may_try_again(&result.outcome) {
-                return Ok(result);
-            }
-            let delay = wait(retry, tries);
             let again = News::Retry {
                 task: Some(task.reference.clone()),
                 attempt: tries + 1,
@@ -529,6 +542,14 @@ fn ends_loop(outcome: &Outcome, on_failure: OnFailure) -> bool {
 }
 
 /// Only what is known to have ended: what was lost may have done its work, or be doing it still.
+/// A limit that passed is told as it was written.
+fn of_whole(outcome: Outcome, limit: Option<Duration>) -> Outcome {
+    match (outcome, limit) {
+        (Outcome::TimedOut { remote, .. }, Some(after)) => Outcome::TimedOut { after, remote },
+        (outcome, _) => outcome,
+    }
+}
+
 fn may_try_again(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Failed(Failure::NotStarted { .. } | Failure::Assert { .. }) => false,

@@ -324,6 +324,14 @@ impl Task {
             let until = until.map_or(String::new(), |u| format!(" until {}", u.text().trim()));
             format!("up to {times}{until}")
         }));
+        let restart = control.restart.as_ref();
+        words.extend(restart.map(|restart| {
+            let within = text::duration(restart.within);
+            format!(
+                "started again up to {} times within {within}",
+                restart.times
+            )
+        }));
         let delegate = control.delegate_to.as_ref();
         words.extend(delegate.map(|to| format!("done on {}", to.value)));
         words.extend(control.fanout.map(|hosts| format!("on {hosts} at a time")));

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::model::{Action, Control, Located, Retry, Rollout, Share, WaitFor};
+use super::keys;
+use super::model::{Action, Control, Located, Restart, Retry, Rollout, Share, WaitFor};
 use super::tree::{Entry, Kind, Node};
 use super::validate::{Check, Level, get};
 use super::{Condition, Filling, Scope};
@@ -51,6 +52,7 @@ impl Check<'_> {
             match key.as_str() {
                 "when" => control.when.extend(self.conditions(key, value)),
                 "tags" => control.tags.extend(self.tags(value)),
+                "restart" => control.restart = self.restart(value),
                 "loop" => control.each = self.each(value),
                 "retry" => control.retry = self.retry(value),
                 "creates" => control.creates = self.template(key, value),
@@ -154,6 +156,28 @@ impl Check<'_> {
         }
         retry.max_delay = longest.unwrap_or(MAX_DELAY.max(retry.delay));
         Some(retry)
+    }
+
+    /// `restart: true` or a mapping.
+    fn restart(&mut self, node: &Node) -> Option<Restart> {
+        let mut restart = Restart {
+            times: 5,
+            within: Duration::from_secs(10),
+        };
+        let Kind::Map(entries) = &node.kind else {
+            let words = [("true", true), ("false", false)];
+            let wanted = self.one_of("restart", node, &words)?;
+            return wanted.then_some(restart);
+        };
+        self.check_keys(entries, Level::Options("`restart`", keys::RESTART));
+        for Entry { key, value, .. } in entries {
+            match key.as_str() {
+                "times" => restart.times = self.times(key, value)?,
+                "within" => restart.within = self.duration(key, value, false)?,
+                _ => {}
+            }
+        }
+        Some(restart)
     }
 
     fn times(&mut self, key: &str, node: &Node) -> Option<u32> {

@@ -1248,6 +1248,22 @@ mod bad {
 
     const CASES: &[(&str, &[&str])] = &[
         (
+            "hosts: all\ntasks:\n  - run: a\n    restart: true\n  - local: b\n    restart: {times: 3}\n    retry: 2\n",
+            &[
+                "4:5 `restart` goes with `local` [a command on a host is tried again with `retry`]",
+                "6:5 `restart` and `retry` are two ways to begin again [`restart` is for a child that is to run on, `retry` for one that is to succeed]",
+            ],
+        ),
+        (
+            "hosts: all\ntasks:\n  - local: b\n    restart: {times: 0}\n  - local: b\n    restart: {within: 10}\n  - local: b\n    restart: 5\n  - local: b\n    restart: {every: 1s}\n",
+            &[
+                "4:22 `times` must be a number from 1 to 10000, not `0`",
+                "6:23 `within: 10` has no unit [did you mean `10s`?]",
+                "8:14 `restart` cannot be `5` [one of: true, false]",
+                "10:15 unknown key `every` in `restart` [allowed here: times, within]",
+            ],
+        ),
+        (
             "hosts: all\ntasks:\n  - run: 'echo ${{ x | quote }} \"${{ x | upper | quote }}\"'\n    vars: {x: a b}\n",
             &[
                 "3:16 in shell text `quote` would quote a second time [values are escaped for the place where they stand: leave it out]",
@@ -1820,7 +1836,7 @@ mod bad {
         (
             "hosts: all\ntasks:\n  - block:\n      - block: [{run: a, b: c}]\n",
             &[
-                "4:26 unknown key `b` in a task [allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, become, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
+                "4:26 unknown key `b` in a task [allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, become, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, restart, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
             ],
         ),
         (
@@ -2224,8 +2240,8 @@ mod bad {
         (
             "hosts: all\ntasks:\n  - run: a\n    hosts: b\n    user: c\n",
             &[
-                "4:5 unknown key `hosts` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, become, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
-                "5:5 unknown key `user` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, become, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
+                "4:5 unknown key `hosts` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, become, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, restart, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
+                "5:5 unknown key `user` in a task [it is a key of a play; allowed here: run, script, local, upload, download, ls, print, pause, assert, set, wait_for, block, include, name, args, become, env, cwd, shell, stdin, timeout, ok_codes, on_failure, register, parse, table, vars, message, when, loop, retry, restart, creates, changed_when, notify, tags, once, fanout, rollout, delegate_to, rescue, always]",
             ],
         ),
         (

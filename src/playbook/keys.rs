@@ -52,6 +52,7 @@ pub(super) const TASK: &[&str] = &[
     "when",
     "loop",
     "retry",
+    "restart",
     "creates",
     "changed_when",
     "notify",
@@ -69,6 +70,8 @@ pub(super) const BLOCK: &[&str] = &["name", "block", "rescue", "always", "when",
 pub(super) const INCLUDE: &[&str] = &["name", "include", "when", "tags", "vars"];
 /// Keys of `retry`, when it is a mapping.
 pub(super) const RETRY: &[&str] = &["times", "delay", "backoff", "max_delay", "until"];
+/// Keys of `restart`, when it is a mapping.
+pub(super) const RESTART: &[&str] = &["times", "within"];
 /// Keys of `rollout`.
 pub(super) const ROLLOUT: &[&str] = &["batches", "max_failures", "pause"];
 /// Keys of `pause`, when it is a mapping.

@@ -31,7 +31,7 @@ pub use document::Document;
 pub use expression::{Condition, ConditionError, Filling};
 pub use model::{
     Action, Becoming, Block, Control, Copy, DeclaredSecret, Hosts, Line, Loaded, Located, Parse,
-    Play, Playbook, Retry, Rollout, SecretFrom, Settings, Share, Strategy, Task, WaitFor,
+    Play, Playbook, Restart, Retry, Rollout, SecretFrom, Settings, Share, Strategy, Task, WaitFor,
 };
 pub use template::{Name, RenderCause, RenderError, RowCondition, Scope, Template, TemplateError};
 

@@ -196,6 +196,8 @@ pub struct Control {
     pub each: Option<Filling>,
     /// It is tried again where it failed.
     pub retry: Option<Retry>,
+    /// Its child is started again where it fails.
+    pub restart: Option<Restart>,
     /// It is not done where this path exists.
     pub creates: Option<Template>,
     /// Whether it changed something; a success did unless this says otherwise.
@@ -228,6 +230,15 @@ pub struct Retry {
     pub max_delay: Duration,
     /// It is tried again until this holds, also where it succeeded.
     pub until: Option<Condition>,
+}
+
+/// When a child of this machine that failed is started again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restart {
+    /// How many failures are borne; at least 1.
+    pub times: u32,
+    /// Failures longer ago than this do not count; never 0.
+    pub within: Duration,
 }
 
 /// Hosts in turn.

@@ -812,6 +812,7 @@ impl<'a> Check<'a> {
                 self.error_at(message, entry.key_span.clone(), "", None);
             }
         }
+        self.check_restart(has("restart"), has("local"), has("retry"));
         if let (Some(entry), Some(_)) = (has("fanout").or(has("rollout")), has("once")) {
             let message = format!("`{}` has no effect beside `once`", entry.key);
             self.error_at(message, entry.key_span.clone(), "", Some("remove it"));
@@ -840,6 +841,30 @@ impl<'a> Check<'a> {
                 Some(help),
             );
         }
+    }
+
+    /// A command on a host is never sent twice by itself.
+    fn check_restart(
+        &mut self,
+        restart: Option<&Entry>,
+        local: Option<&Entry>,
+        retry: Option<&Entry>,
+    ) {
+        let Some(Entry { key_span, .. }) = restart else {
+            return;
+        };
+        let (message, help) = match (local, retry) {
+            (None, _) => (
+                "`restart` goes with `local`",
+                "a command on a host is tried again with `retry`",
+            ),
+            (Some(_), Some(_)) => (
+                "`restart` and `retry` are two ways to begin again",
+                "`restart` is for a child that is to run on, `retry` for one that is to succeed",
+            ),
+            (Some(_), None) => return,
+        };
+        self.error_at(message.into(), key_span.clone(), "", Some(help));
     }
 
     /// Values are escaped as POSIX says, which is wrong for a shell that quotes otherwise.

@@ -875,3 +875,62 @@ handlers:
         "nothing changed, nobody is notified"
     );
 }
+
+/// A child that is watched: started again when it fails, over when it is done or fails too often.
+#[test]
+fn a_watched_child_is_started_again_until_it_dies_too_often() {
+    let text = format!(
+        "hosts: all
+on_failure: continue
+tasks:
+  - {{name: recovers, local: '{COUNTING}', cwd: FOLDER, restart: {{times: 5, within: 10s}}, register: seen}}
+  - {{name: told, assert: seen.attempts == 3 and seen.code == 0}}
+  - {{name: dies, local: 'echo up; exit 7', restart: {{times: 2, within: 5s}}}}
+  - {{name: missing, local: [no-such-program-here], restart: true}}
+  - {{name: slow, local: 'sleep 0.2; exit 1', restart: {{times: 50, within: 1s}}, timeout: 700ms}}
+"
+    );
+    let (dir, run) = {
+        let dir = tempfile::tempdir().unwrap();
+        let text = text.replace("FOLDER", dir.path().to_str().unwrap());
+        let path = write(dir.path(), "p.yml", &text);
+        (dir, Fanrun::new(["run", &path, "--sandbox", "1"]))
+    };
+    let events = events_of(run, dir.path(), 1);
+    check_stream(&events);
+    let wanted = [
+        "recovers: ok",
+        "told: ok",
+        "dies: failed",
+        "missing: failed",
+        "slow: timed_out",
+    ];
+    assert_eq!(ended(&events, "sandbox-1"), wanted);
+    let end = |name: &str| {
+        let mut ends = of_type(&events, "task_end").into_iter();
+        ends.find(|end| end["name"] == name).unwrap()
+    };
+    let reason = "it died 3 times within 5s, the last time with exit 7";
+    assert_eq!(end("dies")["reason"], reason);
+    assert_eq!(end("dies")["attempts"], 3);
+    assert!(end("missing")["attempts"].is_null(), "one attempt");
+    let lines = of_type(&events, "line").into_iter();
+    assert_eq!(lines.filter(|line| line["text"] == "up").count(), 3);
+    assert!(of_type(&events, "retry").len() >= 5);
+}
+
+/// Ctrl-C ends it, and it is not started again.
+#[test]
+fn a_watched_child_ends_with_the_run() {
+    let mark = crate::processes::marker("watched");
+    let text = format!(
+        "hosts: localhost\ntasks:\n  - local: 'trap \"exit 1\" TERM; echo {mark}; sleep 1000 & wait'\n    restart: true\n"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(dir.path(), "p.yml", &text);
+    let run = Fanrun::new(["run", &path]).spawn();
+    run.await_stdout(&mark);
+    run.signal(rustix::process::Signal::INT);
+    run.expect(rustix::process::Signal::INT, anything, holds(["cancelled"]));
+    assert!(crate::processes::with_command(&mark).is_empty());
+}
