@@ -39,6 +39,40 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// What each code means, for people; signals aside.
+    pub const TABLE: [(Self, &'static str); 9] = [
+        (Self::Ok, "every selected host finished, nothing failed"),
+        (
+            Self::TaskFailed,
+            "a task failed: code, signal, timeout, lost after it started, files, parse, assert",
+        ),
+        (
+            Self::Usage,
+            "usage, playbook, inventory or configuration is wrong; nothing was executed",
+        ),
+        (
+            Self::Unreachable,
+            "no task failed, but a host was unreachable",
+        ),
+        (
+            Self::Refused,
+            "no task failed, but a host was refused: its identity, or our authentication",
+        ),
+        (
+            Self::NothingMatched,
+            "nothing matched: no host was selected",
+        ),
+        (
+            Self::StoppedEarly,
+            "stopped early by policy: max_failures, stop_all, the deadline",
+        ),
+        (
+            Self::ReportFailed,
+            "the work was done, but a report or log could not be written",
+        ),
+        (Self::Bug, "a bug in fanrun"),
+    ];
+
     /// The process's exit code. This table is an interface: a change needs a new major version.
     #[must_use]
     pub fn code(self) -> u8 {

@@ -15,8 +15,8 @@ use crate::secret::Secret;
 pub type Vars = serde_json::Map<String, serde_json::Value>;
 
 /// Words of the expression language (minijinja's parser and its functions, and what fanrun gives a
-/// value), which cannot be variables.
-const RESERVED: [&str; 22] = [
+/// value), which cannot be names of variables.
+pub const RESERVED: [&str; 22] = [
     "true",
     "false",
     "none",

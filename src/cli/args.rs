@@ -23,7 +23,14 @@ Examples:
 Exit codes:
   0 all ok   1 a task failed   2 usage or playbook wrong   3 a host unreachable   4 a host refused
   5 nothing matched   6 stopped by a limit   7 a report could not be written   70 a bug
-  128+n ended by signal n")]
+  128+n ended by signal n
+
+Pages:
+  fanrun help playbook      the keys of a playbook
+  fanrun help vars          what `${{ }}` can hold, and where values come from
+  fanrun help parse         output as rows, and tables
+  fanrun help exit-codes    what fanrun ends with
+  fanrun help events        the stream for programs")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -138,6 +145,17 @@ A SPEC is a format's name, or `{FORMAT: {OPTION: VALUE}}`:
 Beside the format: `types: {COLUMN: TYPE}` of int, float, bool, percent, size, duration, datetime;
 `strict: false` goes on behind lines that do not fit; `stop_when: row.COLUMN > 3` needs no more.")]
     Parse(Parse),
+    /// Print a JSON Schema, for editors and programs that check
+    #[command(after_help = "\
+Examples:
+  fanrun schema playbook > playbook.schema.json
+  fanrun schema events > events.schema.json
+
+A playbook whose first line is `# yaml-language-server: $schema=playbook.schema.json` is completed and
+checked by editors that know the YAML language server.")]
+    Schema(SchemaArgs),
+    /// Show a page (playbook, vars, parse, exit-codes, events) or the help of a command
+    Help(HelpArgs),
 }
 
 /// `fanrun run`
@@ -527,6 +545,35 @@ pub struct Parse {
     /// How rows are written [default: table on a terminal, else ndjson]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Option<RowsFormat>,
+    /// Colour: always, never, or where it is wanted
+    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
+}
+
+/// `fanrun schema`
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Of what
+    #[arg(value_enum)]
+    pub of: SchemaOf,
+}
+
+/// What there is a schema of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaOf {
+    /// A playbook
+    Playbook,
+    /// A YAML inventory
+    Inventory,
+    /// A line of `--events`
+    Events,
+}
+
+/// `fanrun help`
+#[derive(Debug, Args)]
+pub struct HelpArgs {
+    /// A page or a command
+    pub topic: Option<String>,
     /// Colour: always, never, or where it is wanted
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,

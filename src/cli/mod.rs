@@ -5,6 +5,7 @@ mod args;
 mod ask;
 mod copy;
 mod exec;
+mod help;
 mod hosts;
 mod ls;
 mod parse;
@@ -13,6 +14,7 @@ mod plan;
 mod printer;
 mod raw;
 mod run;
+mod schema;
 mod secrets;
 mod settings;
 mod signals;
@@ -122,6 +124,8 @@ async fn dispatch(command: Command, descriptors: u64) -> Result<End, Fault> {
         Command::Ls(args) => ls::ls(*args, descriptors).await,
         Command::Ping(args) => ping::ping(args, descriptors).await,
         Command::Parse(args) => parse::parse(&args),
+        Command::Schema(args) => schema::schema(&args),
+        Command::Help(args) => help::help(&args),
     }
 }
 

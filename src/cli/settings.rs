@@ -440,6 +440,8 @@ pub(super) fn colour_of(command: &Command) -> bool {
         Command::Download(args) => args.copy.output.color,
         Command::Ping(args) => args.color,
         Command::Parse(args) => args.color,
+        Command::Help(args) => args.color,
+        Command::Schema(_) => Color::Auto,
     })
 }
 

@@ -15,6 +15,7 @@ mod list;
 mod node;
 mod pattern;
 mod range;
+pub mod schema;
 mod source;
 #[cfg(test)]
 mod tests;

@@ -23,9 +23,10 @@ use crate::diagnostic::{At, Diagnostic, Source};
 use crate::target::{UserName, Vars, check_variable};
 use crate::text::{did_you_mean, printable};
 
-const FILE_KEYS: &[&str] = &["hosts", "groups", "vars"];
-const HOST_KEYS: &[&str] = &["address", "port", "user", "identity", "connection", "vars"];
-const GROUP_KEYS: &[&str] = &[
+pub(super) const FILE_KEYS: &[&str] = &["hosts", "groups", "vars"];
+pub(super) const HOST_KEYS: &[&str] =
+    &["address", "port", "user", "identity", "connection", "vars"];
+pub(super) const GROUP_KEYS: &[&str] = &[
     "hosts",
     "children",
     "vars",

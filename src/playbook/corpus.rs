@@ -1,5 +1,6 @@
 //! Good and bad playbooks, with everything that is said about them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ fn no_file(_: &std::path::Path) -> Result<String, String> {
 }
 
 fn good(text: &str) -> Playbook {
+    let complaints = super::schema::tests::complaints(text).expect("this is YAML");
+    assert!(complaints.is_empty(), "{text}\n{}", complaints.join("\n"));
     load(&source(text), &no_file)
         .sound()
         .unwrap_or_else(|found| panic!("{}", told(&found)))
@@ -1235,6 +1238,53 @@ mod bad {
         load(&source(text), &no_file)
             .sound()
             .map_or_else(|found| told(&found), |_| "accepted\n".to_owned())
+    }
+
+    /// Mistakes that are not of form, and so not for a schema: what a diagnostic of each holds.
+    const UNSEEN: &[&str] = &[
+        "stands where its value cannot be escaped",
+        "`quote` would quote a second time",
+        "cannot be escaped for `fish`",
+        "is not an expression",
+        "unknown filter",
+        "`${{` is never closed",
+        "nothing stands between `${{` and `}}`",
+        "contains a NUL character",
+        "`loop` needs a list",
+        "does not exist",
+        "no handler is named",
+        "is a secret and a variable",
+        "which a name cannot have",
+        "no column is named",
+        "without a header the columns have no names",
+        "`aligned` columns stand below their header",
+        "an earlier task says how the table",
+    ];
+
+    /// The schema refuses what the parser refuses, unless all that is wrong lies deeper.
+    #[test]
+    fn a_schema_comes_to_the_same_verdict() {
+        let (mut refused, mut used) = (0, BTreeSet::new());
+        for (text, wanted) in CASES {
+            let Some(complaints) = super::super::schema::tests::complaints(text) else {
+                continue;
+            };
+            if !complaints.is_empty() {
+                refused += 1;
+                continue;
+            }
+            for said in *wanted {
+                let deep = UNSEEN.iter().find(|unseen| said.contains(**unseen));
+                let deep = deep.unwrap_or_else(|| panic!("a schema could see {said}\n{text}"));
+                used.insert(deep);
+            }
+        }
+        assert!(refused > 120, "{refused}");
+        let idle: Vec<_> = UNSEEN
+            .iter()
+            .filter(|unseen| !used.contains(unseen))
+            .collect();
+        assert!(idle.is_empty(), "{idle:?}");
     }
 
     #[test]

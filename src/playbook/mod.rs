@@ -13,6 +13,7 @@ mod filters;
 mod keys;
 pub mod model;
 mod rows;
+pub mod schema;
 mod secrets;
 mod shell;
 pub mod template;

@@ -99,6 +99,37 @@ pub(super) const FILTERS: [&str; 62] = [
     "zip",
 ];
 
+/// What fanrun adds to minijinja's filters, for people.
+pub const OWN_FILTERS: [(&str, &str); 12] = [
+    (
+        "size, human_size",
+        "\"10MiB\" as 10485760; 1288490189 as \"1.2 GiB\"",
+    ),
+    ("duration, human_duration", "\"5m\" as 300; 90 as \"1m30s\""),
+    (
+        "sum, min, max",
+        "of a list, or of a column of rows: `x.rows | sum(\"used\")`",
+    ),
+    ("json, from_json", "text of a value; the value of a text"),
+    (
+        "quote",
+        "a word for a shell, in texts that are not escaped anyway (`env`, files)",
+    ),
+    ("regex_escape", "a literal for a regular expression"),
+    ("basename, dirname", "parts of a path"),
+    ("b64encode, b64decode", "base64"),
+    ("sha256", "the sum of a text, hexadecimal"),
+    (
+        "raw",
+        "in shell text: the value as it is, not escaped; stands last",
+    ),
+    ("default(x)", "x where there is no value"),
+    (
+        "sort, map, selectattr ...",
+        "Jinja's, on lists and rows: `x.rows | sort(attribute=\"use\") | last`",
+    ),
+];
+
 /// Text with gaps that are filled when a task runs.
 #[derive(Clone)]
 pub struct Template {

@@ -958,7 +958,7 @@ pub(super) fn get<'n>(entries: &'n [Entry], key: &str) -> Option<&'n Node> {
 }
 
 /// For each action the keys that do nothing there.
-fn useless_beside() -> [(&'static str, Vec<&'static str>); 9] {
+pub(super) fn useless_beside() -> [(&'static str, Vec<&'static str>); 9] {
     let of_process = &["env", "cwd", "shell", "stdin", "ok_codes"][..];
     let of_result = &["timeout", "register"][..];
     let of_rows = &["parse", "table"][..];

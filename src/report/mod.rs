@@ -8,6 +8,7 @@ pub mod ndjson;
 pub mod raw;
 pub mod remote;
 pub mod rows;
+pub mod schema;
 mod style;
 pub mod table;
 pub mod terminal;

@@ -47,6 +47,7 @@ mod mistakes;
 mod round_trips;
 mod rows;
 mod runs;
+mod schemas;
 mod secrets;
 mod session;
 mod sftp_fixtures;
