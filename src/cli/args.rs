@@ -169,6 +169,9 @@ pub struct Run {
     /// Connect, look at conditions and say what would be run, but run nothing
     #[arg(long)]
     pub check: bool,
+    /// Ask before each task whether it is to be done
+    #[arg(long)]
+    pub step: bool,
     /// A limit for the whole run, such as `10m`
     #[arg(long, value_name = "TIME")]
     pub deadline: Option<String>,

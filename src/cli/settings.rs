@@ -14,7 +14,7 @@ use crate::diagnostic::{Diagnostic, Source};
 use crate::engine::sizing::Sizes;
 use crate::inventory::{self, Disk, Inventory};
 use crate::plan::{self, Built, Defaults, Ground, PlanError, Reaching, Selection};
-use crate::playbook::{self, Playbook};
+use crate::playbook::{self, Located, Playbook};
 use crate::sandbox::Fleet;
 use crate::secret::Secret;
 use crate::session::Connector;
@@ -95,7 +95,7 @@ async fn prepare_for(
             }
         },
     };
-    let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    let terminal = terminal();
     let mut reaching = reaching(args, terminal)?;
     let secrets = reaching.password.iter().cloned().collect();
     if let Some(fleet) = &fleet {
@@ -126,6 +126,11 @@ async fn prepare_for(
         warnings,
     };
     Ok((ready, mistakes))
+}
+
+/// Whether somebody can be asked.
+pub(super) fn terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
 /// The plan of a playbook, and how its hosts are reached. Everything that is wrong with the
@@ -178,18 +183,17 @@ fn wrong(mut mistakes: Vec<Diagnostic>) -> Fault {
     Fault::Wrong(mistakes)
 }
 
-/// The inventories that a playbook names: relative to its folder, and only where the command line
-/// names none.
+/// The inventories that a playbook and those that it includes name: relative to their folders, and
+/// only where the command line names none.
 fn playbook_inventories(playbook: &Playbook, args: &HostArgs) -> Vec<PathBuf> {
     if !args.inventory.is_empty() {
         return Vec::new();
     }
-    let folder = playbook.source.path.parent().unwrap_or(Path::new(""));
-    playbook
-        .inventory
-        .iter()
-        .map(|named| folder.join(&named.value))
-        .collect()
+    let beside = |named: &Located<String>| {
+        let folder = named.at.source.path.parent();
+        folder.unwrap_or(Path::new("")).join(&named.value)
+    };
+    playbook.inventory.iter().map(beside).collect()
 }
 
 fn read_text(path: &Path, limit: u64) -> Result<String, Fault> {

@@ -44,6 +44,8 @@ pub(super) struct Work {
     pub(super) deadline: Option<Duration>,
     /// No command is run.
     pub(super) check: bool,
+    /// Each task is asked about.
+    pub(super) step: bool,
     /// Bytes pass through as they are.
     pub(super) raw: bool,
     /// What standard output gets.
@@ -68,6 +70,7 @@ impl Work {
             sizes,
             deadline,
             check: false,
+            step: false,
             raw: false,
             format: Format::Text,
             listing: None,
@@ -122,6 +125,7 @@ pub(super) async fn carry_out(work: Work, output: &OutputArgs) -> Result<Done, F
         asker,
         check: work.check,
         masks: masks.subscribe(),
+        step: work.step,
         plan: Arc::new(work.plan),
         connector,
         spill: SpillBudget::new(DEFAULT_SPILL),

@@ -21,6 +21,7 @@ mod sftp;
 pub mod shape;
 pub mod sizing;
 pub mod state;
+mod step;
 mod sums;
 mod termination;
 mod veil;
@@ -76,6 +77,8 @@ pub struct Setup {
     pub check: bool,
     /// What nobody may see.
     pub masks: Masks,
+    /// The person at the terminal is asked before each task.
+    pub step: bool,
 }
 
 /// What reaches the run from outside while it goes on.
@@ -115,6 +118,8 @@ struct Desk {
     asker: Asker,
     /// No command is run.
     check: bool,
+    /// Answers, where each task is asked about.
+    steps: Option<step::Steps>,
     /// What one host did for all, in order.
     shared: watch::Sender<Vec<perform::Shared>>,
 }
@@ -157,6 +162,7 @@ pub async fn run(
         stdin: Mutex::new(setup.stdin),
         asker: setup.asker,
         check: setup.check,
+        steps: setup.step.then(step::Steps::default),
         shared: watch::Sender::new(Vec::new()),
     });
     let (teller, veil) = (Teller::new(events), Veil::new(setup.masks));

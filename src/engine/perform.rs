@@ -11,6 +11,7 @@ use super::follow::Followed;
 use super::lane::{Halt, Lane};
 use super::restarts::{Next, Restarts};
 use super::state::News;
+use super::step::Step;
 use crate::job::{Action, Command, Item, Job, OnFailure, ROWS_LIMIT, Registered, TaskId};
 use crate::outcome::{Effort, Failure, Items, Outcome, Remains};
 use crate::plan::{Moment, Plan, Task};
@@ -50,6 +51,15 @@ impl Lane {
             return Ok(self.out.say(News::Passed(id)).await?);
         }
         let mut turn = Turn::default();
+        match self.step(task).await? {
+            Step::Do => {}
+            Step::Leave => {
+                let reason = "the answer before it was no".to_owned();
+                turn.results.push(without(Outcome::Skipped { reason }));
+                return self.end_turn(task, turn).await;
+            }
+            Step::Quit => return Ok(self.out.say(News::Quit).await?),
+        }
         match desk.plan.uses(id, &self.memory.unknown) {
             Some(name) => {
                 let reason = format!("`{name}` is not known in a check");

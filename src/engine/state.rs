@@ -96,6 +96,9 @@ pub enum News {
     Passed(TaskId),
     /// An order was dropped because the run is being stopped; its task was not started.
     Stopped,
+    /// Whoever was asked wants nothing more to be done: an order was dropped for that, and no
+    /// further one is to be given. What runs goes on to its end.
+    Quit,
     /// Worth a person's eye.
     Note(Severity, String),
     /// The lane is over; nothing more comes from it.
@@ -410,15 +413,8 @@ impl RunState {
                 self.pass_on(id, false, now);
             }
             News::Stopped => self.settle(id, HostState::Cancelled, now),
-            News::Note(severity, message) => {
-                let host = Some(host);
-                let what = What::Diagnostic {
-                    host,
-                    severity,
-                    message,
-                };
-                self.emit(what, now);
-            }
+            News::Quit => self.on_quit(id, now),
+            News::Note(severity, message) => self.on_note(host, severity, message, now),
             News::Ended => self.on_lane_gone(id, now),
             News::Panicked(message) => self.on_panic(id, message, now),
         }
@@ -752,6 +748,21 @@ impl RunState {
         self.effects.push(Effect::Cancel(Level::Stop));
         let reason = format!("the run's limit of {} passed", crate::text::duration(limit));
         self.stop_starting(None, Some(reason), now);
+    }
+
+    fn on_note(&mut self, host: HostName, severity: Severity, message: String, now: Duration) {
+        let what = What::Diagnostic {
+            host: Some(host),
+            severity,
+            message,
+        };
+        self.emit(what, now);
+    }
+
+    fn on_quit(&mut self, id: HostId, now: Duration) {
+        let reason = "the answer before a task was to quit".to_owned();
+        self.stop_starting(None, Some(reason), now);
+        self.settle(id, HostState::Cancelled, now);
     }
 
     fn on_tick(&mut self, now: Duration) {

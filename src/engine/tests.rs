@@ -85,6 +85,7 @@ fn setup(plan: Plan, dial: impl Fn(&Dial) -> Dialled + Send + Sync + 'static) ->
     Setup {
         asker: crate::session::ssh::Asker::none(),
         check: false,
+        step: false,
         masks: watch::channel(Arc::default()).1,
         plan: Arc::new(plan),
         connector: Connector::Scripted(Box::new(dial)),

@@ -68,6 +68,8 @@ pub(super) const TASK: &[&str] = &[
 pub(super) const BLOCK: &[&str] = &["name", "block", "rescue", "always", "when", "tags", "vars"];
 /// Keys of an `include`.
 pub(super) const INCLUDE: &[&str] = &["name", "include", "when", "tags", "vars"];
+/// Keys of an `include` among plays.
+pub(super) const INCLUDED_PLAYS: &[&str] = &["name", "include", "vars"];
 /// Keys of `retry`, when it is a mapping.
 pub(super) const RETRY: &[&str] = &["times", "delay", "backoff", "max_delay", "until"];
 /// Keys of `restart`, when it is a mapping.

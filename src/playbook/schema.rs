@@ -38,9 +38,11 @@ const FILE: &[Key] = &[
         "Tasks that others `notify` by their names; done once, at the end of the play.",
         handlers,
     ),
-    Key("plays", "Several plays, one after the other.", || {
-        list(reference("play"))
-    }),
+    Key(
+        "plays",
+        "Several plays, one after the other; `include: other.yml` stands for those of another file.",
+        || list(reference("play")),
+    ),
 ];
 
 const PLAY: &[Key] = &[
@@ -150,7 +152,7 @@ const ACTIONS: &[Key] = &[
     ),
     Key(
         "include",
-        "A file with a list of tasks, which stand here.",
+        "A file with a list of tasks, which stand here; among `plays`, a playbook.",
         plain,
     ),
 ];
@@ -588,6 +590,9 @@ pub fn schema() -> Value {
         .chain(SETTINGS)
         .collect();
     let play: Vec<&Key> = PLAY.iter().chain(SETTINGS).collect();
+    let among_plays = |key: &&Key| keys::INCLUDED_PLAYS.contains(&key.0);
+    let included = ACTIONS.iter().chain(TASK);
+    let included: Vec<&Key> = included.filter(among_plays).collect();
     let first = "A fanrun playbook: one play, or several under `plays`.";
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -598,7 +603,11 @@ pub fn schema() -> Value {
         "then": of_keys(&many, &["plays"]),
         "else": of_keys(&whole, &["hosts", "tasks"]),
         "definitions": {
-            "play": of_keys(&play, &["hosts", "tasks"]),
+            "play": {
+                "if": {"required": ["include"]},
+                "then": of_keys(&included, &["include"]),
+                "else": of_keys(&play, &["hosts", "tasks"]),
+            },
             "task": task(),
         },
     })

@@ -3,13 +3,14 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::control::Around;
 use super::keys;
 use super::model::{
-    Action, Block, Control, Hosts, Line, Located, Play, Playbook, Settings, Strategy, Task,
+    Action, Block, Control, DeclaredSecret, Hosts, Line, Located, Play, Playbook, Settings,
+    Strategy, Task,
 };
 use super::shell::is_posix;
 use super::template::Template;
@@ -31,6 +32,8 @@ pub(super) struct Check<'a> {
     found: Vec<Diagnostic>,
     doubtful: BTreeSet<String>,
     bare_braces: Vec<Located<String>>,
+    /// What playbooks that are included declare.
+    included: Included,
     /// Names of tables that tasks share.
     pub(super) tables: BTreeSet<String>,
     library: &'a Library<'a>,
@@ -54,6 +57,13 @@ impl<'a> Library<'a> {
     }
 }
 
+/// What a playbook that is included declares for all.
+#[derive(Default)]
+struct Included {
+    inventory: Vec<Located<String>>,
+    secrets: Vec<DeclaredSecret>,
+}
+
 /// Where a mapping stands, and so which keys it may have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
@@ -64,6 +74,7 @@ pub(super) enum Level {
     Task,
     Block,
     Include,
+    IncludedPlays,
     List,
     Upload,
     Download,
@@ -90,7 +101,7 @@ impl Level {
             Self::Defaults => "`defaults`",
             Self::Task => "a task",
             Self::Block => "a block",
-            Self::Include => "an `include`",
+            Self::Include | Self::IncludedPlays => "an `include`",
             Self::List => "`ls`",
             Self::Upload => "`upload`",
             Self::Download => "`download`",
@@ -117,6 +128,7 @@ impl Level {
             Self::Task => [keys::ACTIONS, keys::TASK].concat(),
             Self::Block => keys::BLOCK.to_vec(),
             Self::Include => keys::INCLUDE.to_vec(),
+            Self::IncludedPlays => keys::INCLUDED_PLAYS.to_vec(),
             Self::List => keys::LS.to_vec(),
             Self::Upload => keys::UPLOAD.to_vec(),
             Self::Download => keys::DOWNLOAD.to_vec(),
@@ -136,6 +148,7 @@ impl Level {
             Self::Task => [keys::LATER_ACTIONS, keys::LATER_TASK].concat(),
             Self::Block
             | Self::Include
+            | Self::IncludedPlays
             | Self::List
             | Self::Upload
             | Self::Download
@@ -157,6 +170,7 @@ impl<'a> Check<'a> {
             found: Vec::new(),
             doubtful: BTreeSet::new(),
             bare_braces: Vec::new(),
+            included: Included::default(),
             tables: BTreeSet::new(),
         }
     }
@@ -262,10 +276,10 @@ impl<'a> Check<'a> {
         let defaults =
             get(entries, "defaults").map_or_else(Settings::default, |node| self.defaults(node));
         let name = self.title(entries);
-        let inventory =
+        let mut inventory =
             get(entries, "inventory").map_or_else(Vec::new, |node| self.plains("inventory", node));
         let vars = get(entries, "vars").map_or_else(Vars::new, |node| self.vars(node));
-        let secrets = get(entries, "secrets").map_or_else(Vec::new, |node| self.secrets(node));
+        let mut secrets = get(entries, "secrets").map_or_else(Vec::new, |node| self.secrets(node));
         self.check_secret_names(&secrets, entries);
         let plays = match many {
             Some(node) => {
@@ -279,6 +293,9 @@ impl<'a> Check<'a> {
                 vec![play]
             }
         };
+        let included = std::mem::take(&mut self.included);
+        inventory.extend(included.inventory);
+        self.join_secrets(&mut secrets, included.secrets);
         Some(Playbook {
             name,
             inventory,
@@ -315,6 +332,10 @@ impl<'a> Check<'a> {
                 self.doubt_names_in(item);
                 continue;
             };
+            if get(entries, "include").is_some() {
+                self.include_plays(entries, &mut plays);
+                continue;
+            }
             self.check_keys(entries, Level::Play);
             plays.extend(self.play_entries(entries, item, defaults, handlers));
         }
@@ -562,20 +583,87 @@ impl<'a> Check<'a> {
             }
             None => {}
         }
+        self.take_over(tree.found, check);
+    }
+
+    /// The plays of another playbook, as if they stood here. `vars` stand above those of its plays.
+    fn include_plays(&mut self, entries: &[Entry], plays: &mut Vec<Play>) {
+        self.check_keys(entries, Level::IncludedPlays);
+        let vars = get(entries, "vars").map_or_else(Vars::new, |node| self.vars(node));
+        let path = get(entries, "include").and_then(|node| self.plain("include", node));
+        let Some(Located { value: path, at }) = path else {
+            return;
+        };
+        let source = match self.read(&path) {
+            Ok(source) => Arc::new(source),
+            Err(reason) => {
+                let message = format!("`include: {path}` {reason}");
+                self.error_at(message, at.span, "", None);
+                return;
+            }
+        };
+        let tree = parse(&source);
+        let mut check = Check::new(&source, self.library);
+        check.chain.splice(0..0, self.chain.iter().cloned());
+        tree.left_out
+            .iter()
+            .for_each(|node| check.doubt_names_in(node));
+        let playbook = tree.root.as_ref().and_then(|root| check.file(root));
+        if tree.root.is_none() && tree.found.is_empty() {
+            self.error_at(format!("`{path}` is empty"), at.span, "", None);
+        }
+        self.take_over(tree.found, check);
+        let Some(playbook) = playbook else { return };
+        self.doubtful.extend(playbook.doubtful);
+        self.note_found(playbook.bare_braces);
+        self.included.inventory.extend(playbook.inventory);
+        self.included.secrets.extend(playbook.secrets);
+        for mut play in playbook.plays {
+            let mut all = playbook.vars.clone();
+            all.extend(play.vars);
+            all.extend(vars.clone());
+            play.vars = all;
+            plays.push(play);
+        }
+    }
+
+    /// What was found in a file that is included.
+    fn take_over(&mut self, in_tree: Vec<Diagnostic>, check: Check<'_>) {
         let room = MAX_FOUND.saturating_sub(self.found.len());
         self.found
-            .extend(tree.found.into_iter().chain(check.found).take(room));
+            .extend(in_tree.into_iter().chain(check.found).take(room));
         self.doubtful.extend(check.doubtful);
+        self.note_found(check.bare_braces);
+    }
+
+    fn note_found(&mut self, braces: Vec<Located<String>>) {
         let room = MAX_FOUND.saturating_sub(self.bare_braces.len());
-        self.bare_braces
-            .extend(check.bare_braces.into_iter().take(room));
+        self.bare_braces.extend(braces.into_iter().take(room));
+    }
+
+    /// A name for two secrets is a mistake, unless both are the same file's: it is included twice.
+    fn join_secrets(&mut self, own: &mut Vec<DeclaredSecret>, more: Vec<DeclaredSecret>) {
+        for secret in more {
+            match own.iter().find(|known| known.name == secret.name) {
+                None => own.push(secret),
+                Some(known) if known.from == secret.from => {}
+                Some(_) => {
+                    let At { source, span, .. } = &secret.at;
+                    let message = format!("a second secret `{}`", secret.name);
+                    let mistake = Diagnostic::error(message).at(source, span.clone(), "");
+                    let help = "a file that includes this one declares another of that name";
+                    self.found.push(mistake.help(help));
+                }
+            }
+        }
     }
 
     /// A file whose name is relative to this one's folder.
     fn read(&self, path: &str) -> Result<Source, String> {
         let folder = self.source.path.parent().unwrap_or(Path::new(""));
         let path = folder.join(path);
-        if self.chain.contains(&path) {
+        let same = |known: &PathBuf| straight(known) == straight(&path);
+        if self.chain.iter().any(same) {
             return Err("includes itself in the end".into());
         }
         let count = self.library.count.get() + 1;
@@ -955,6 +1043,23 @@ fn unknown_help(key: &str, allowed: &[&str], later: &[&str], level: Level) -> St
 
 pub(super) fn get<'n>(entries: &'n [Entry], key: &str) -> Option<&'n Node> {
     entries.iter().find(|e| e.key == key).map(|e| &*e.value)
+}
+
+/// A path without detours, for comparing: `a/../b` is `b`.
+fn straight(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir
+                if matches!(out.components().next_back(), Some(Component::Normal(_))) =>
+            {
+                out.pop();
+            }
+            part => out.push(part),
+        }
+    }
+    out
 }
 
 /// For each action the keys that do nothing there.

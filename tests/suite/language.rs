@@ -934,3 +934,169 @@ fn a_watched_child_ends_with_the_run() {
     run.expect(rustix::process::Signal::INT, anything, holds(["cancelled"]));
     assert!(crate::processes::with_command(&mark).is_empty());
 }
+
+/// One answer for all hosts; no leaves a task out, quit ends the run early, and that is told.
+#[test]
+fn each_task_can_be_asked_about() {
+    let text = "hosts: all
+tasks:
+  - {name: one, run: echo first}
+  - {name: two, run: echo second}
+  - {name: three, run: echo third}
+  - {name: four, run: echo fourth}
+";
+    let answered = |answers: &'static [(&str, &str)], code: i32, words: Vec<&'static str>| {
+        let (_dir, run) = on_sandbox(2, text);
+        let mut run = run.options(["--step"]).spawn_on_terminal(100, 40);
+        for (task, answer) in answers {
+            run.await_screen(&format!("{task}  (2 hosts)  [y]es"));
+            run.type_keys(&format!("{answer}\r"));
+        }
+        run.expect(code, move |screen: &str| {
+            let all = ["first", "second", "third", "fourth"];
+            let said = |word: &&str| screen.contains(&format!("│ {word}"));
+            let said: Vec<&str> = all.into_iter().filter(said).collect();
+            said == words
+        });
+    };
+    answered(
+        &[
+            ("one", "y"),
+            ("two", "no"),
+            ("three", "what?"),
+            ("three", "c"),
+        ],
+        0,
+        vec!["first", "third", "fourth"],
+    );
+    answered(&[("one", "y"), ("two", "q")], 6, vec!["first"]);
+    let (_dir, run) = on_sandbox(1, text);
+    run.options(["--step"])
+        .expect(2, "", holds(["there is no terminal to ask on"]));
+}
+
+#[test]
+fn a_port_that_opens_ends_the_wait() {
+    let port = crate::sshd::free_port(&[std::net::Ipv4Addr::LOCALHOST]);
+    let text = format!(
+        "hosts: all
+tasks:
+  - {{name: port, wait_for: {{port: {port}, address: 127.0.0.1}}, timeout: 20s}}
+  - {{name: after, print: it is there}}
+"
+    );
+    let (dir, run) = on_sandbox(1, &text);
+    let opener = std::thread::spawn(move || {
+        // The first look must find nothing.
+        std::thread::sleep(Duration::from_millis(300));
+        std::net::TcpListener::bind(("127.0.0.1", port)).unwrap()
+    });
+    let events = events_of(run, dir.path(), 0);
+    drop(opener.join().unwrap());
+    assert_eq!(ended(&events, "sandbox-1"), ["port: ok", "after: ok"]);
+    let took = of_type(&events, "task_end")[0]["took"].as_f64().unwrap();
+    assert!(took > 0.2, "{took}");
+}
+
+/// Over a real server: conditions are looked at, and no command, script or copy is done.
+#[test]
+fn a_check_changes_nothing_on_a_real_host() {
+    let sshd = Sshd::start();
+    let folder = sshd.directory().join("target");
+    std::fs::create_dir(&folder).unwrap();
+    write(
+        sshd.directory(),
+        "hello.sh",
+        "#!/bin/sh\ntouch made-by-script\n",
+    );
+    let text = format!(
+        "hosts: all
+cwd: {folder}
+tasks:
+  - {{name: run, run: touch made}}
+  - {{name: script, script: hello.sh}}
+  - {{name: upload, upload: {{src: hello.sh, dest: {folder}/copied}}}}
+  - {{name: here, local: 'touch {folder}/made-here'}}
+  - {{name: known, assert: host.os != ''}}
+  - {{name: becomes, become: true, run: touch made-as-root}}
+  - {{name: listed, ls: {folder}, register: seen}}
+  - {{name: empty, assert: seen.count == 0}}
+",
+        folder = folder.display()
+    );
+    let playbook = write(sshd.directory(), "p.yml", &text);
+    let host = format!("{},", sshd.address());
+    let run = Fanrun::new(["run", &playbook, "-i", &host, "--check"]).options(sshd.fanrun_args());
+    let events = events_of(run, sshd.directory(), 0);
+    let wanted = [
+        "run: skipped",
+        "script: skipped",
+        "upload: ok",
+        "here: skipped",
+        "known: ok",
+        "becomes: skipped",
+        "listed: ok",
+        "empty: ok",
+    ];
+    assert_eq!(ended(&events, &sshd.address()), wanted);
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+}
+
+/// Its plays stand where it is included, with values of the one who includes it above its own.
+#[test]
+fn a_playbook_can_be_made_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("parts")).unwrap();
+    write(dir.path(), "parts/say.sh", "#!/bin/sh\necho said $1\n");
+    write(
+        dir.path(),
+        "parts/hosts.yml",
+        "hosts: {here: {connection: local}}\n",
+    );
+    write(
+        dir.path(),
+        "parts/web.yml",
+        "hosts: all
+inventory: hosts.yml
+vars: {word: its own, other: kept}
+secrets: {key: {env: INCLUDED_KEY}}
+tasks:
+  - {name: web, script: say.sh, args: ['${{ word }}-${{ other }}']}
+  - {name: hidden, run: 'echo ${{ key }}'}
+",
+    );
+    let two = "plays:\n  - include: web.yml\n  - {hosts: here, vars: {word: b}, tasks: [{name: last, print: '${{ word }}'}]}\n";
+    write(dir.path(), "parts/two.yml", two);
+    let book = "plays:
+  - {include: parts/web.yml, vars: {word: given}}
+  - include: parts/two.yml
+";
+    let book = write(dir.path(), "p.yml", book);
+    let run = Fanrun::new(["run", &book]).env("INCLUDED_KEY", "c4nary-key");
+    let events = events_of(run, dir.path(), 0);
+    check_stream(&events);
+    let lines: Vec<&Value> = of_type(&events, "line")
+        .iter()
+        .map(|line| &line["text"])
+        .collect();
+    assert_eq!(
+        lines,
+        ["said given-kept", "***", "said its own-kept", "***"]
+    );
+    assert_eq!(of_type(&events, "print")[0]["text"], "b");
+    assert_eq!(of_type(&events, "play_start").len(), 3);
+    write(
+        dir.path(),
+        "parts/two.yml",
+        "plays:\n  - include: ../p.yml\n  - {include: x.yml, hosts: a}\n",
+    );
+    Fanrun::new(["check", &book]).expect(
+        2,
+        "",
+        holds([
+            "`include: ../p.yml` includes itself in the end",
+            "`include: x.yml` does not exist",
+            "unknown key `hosts` in an `include`",
+        ]),
+    );
+}

@@ -85,7 +85,7 @@ fn what_a_mistake_may_define_is_not_told_as_missing() {
          \x20 - {script: none.sh, register: c}\n\
          \x20 - {run: id, register: d}\n\
          \x20 - {run: id, regster: e}\n\
-         \x20 - {run: id, become: f}\n\
+         \x20 - {run: id, template: f}\n\
          - hosts: web1\n\
          \x20 vars: {g-h: 1}\n\
          \x20 tasks:\n\

@@ -296,6 +296,8 @@ tasks: ['echo \"<${{ word }}>\"; echo ${{ word }} | wc -c']
     let playbook = write(dir.path(), "play.yml", playbook, 0o600);
     let mut run = Fanrun::new(["run", &playbook, "--sandbox", "1"]).spawn_on_terminal(100, 30);
     run.await_screen("The word: ");
+    let silent = || (!run.echoes()).then_some(());
+    processes::await_some("a question", Duration::from_secs(20), silent);
     run.type_keys("typed-c4nary\r");
     run.expect(0, |screen: &str| {
         screen.contains("<***>") && screen.contains(" 13") && !screen.contains("typed-c4nary")

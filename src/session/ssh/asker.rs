@@ -76,9 +76,14 @@ impl Asker {
 
     /// Asks whether to go on; `None` where nobody answers. Cancel-safe.
     pub async fn confirm(&self, prompt: String) -> Option<bool> {
-        let answer = self.ask(QuestionKind::Confirm, prompt).await?;
-        let answer = answer.reveal().trim().to_ascii_lowercase();
+        let answer = self.answer(prompt).await?;
         Some(matches!(answer.as_str(), "yes" | "y"))
+    }
+
+    /// Asks for a word, in lower case; `None` where nobody answers. Cancel-safe.
+    pub async fn answer(&self, prompt: String) -> Option<String> {
+        let answer = self.ask(QuestionKind::Confirm, prompt).await?;
+        Some(answer.reveal().trim().to_ascii_lowercase())
     }
 
     /// Asks, and waits for as long as it takes.
