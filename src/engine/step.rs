@@ -17,9 +17,21 @@ pub(super) struct Steps(Mutex<Answers>);
 
 #[derive(Default)]
 struct Answers {
-    of: HashMap<TaskId, bool>,
-    /// The answer to all further questions.
-    all: Option<Step>,
+    of: HashMap<TaskId, Step>,
+    /// The answer to all questions that were not asked.
+    rest: Option<Step>,
+}
+
+impl Answers {
+    /// What a task's host has to do without a question. A host that lags behind comes to tasks that
+    /// were answered before "all the rest" was: those answers hold for it too, unless nothing more
+    /// is to be done at all.
+    fn known(&self, id: TaskId) -> Option<Step> {
+        match self.rest {
+            Some(Step::Quit) => Some(Step::Quit),
+            rest => self.of.get(&id).copied().or(rest),
+        }
+    }
 }
 
 /// What is to become of a task.
@@ -48,11 +60,8 @@ impl Lane {
         let mut cancel = self.cancel.clone();
         let asking = async {
             let mut answers = steps.0.lock().await;
-            if let Some(all) = answers.all {
-                return all;
-            }
-            if let Some(wanted) = answers.of.get(&id) {
-                return if *wanted { Step::Do } else { Step::Leave };
+            if let Some(step) = answers.known(id) {
+                return step;
             }
             loop {
                 let answer = self.desk.asker.answer(question.clone()).await;
@@ -60,16 +69,16 @@ impl Lane {
                     Some("y" | "yes") => Step::Do,
                     Some("n" | "no") => Step::Leave,
                     Some("c" | "continue") => {
-                        answers.all = Some(Step::Do);
+                        answers.rest = Some(Step::Do);
                         Step::Do
                     }
                     Some("q" | "quit") | None => {
-                        answers.all = Some(Step::Quit);
+                        answers.rest = Some(Step::Quit);
                         Step::Quit
                     }
                     Some(_) => continue,
                 };
-                answers.of.insert(id, step == Step::Do);
+                answers.of.insert(id, step);
                 return step;
             }
         };
@@ -78,5 +87,31 @@ impl Lane {
             _ = cancel.wait_for(|level| *level != Level::Run) => Err(Halt::Stopped),
             step = asking => Ok(step),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::PlayId;
+
+    fn task(number: u16) -> TaskId {
+        TaskId {
+            play: PlayId(0),
+            index: number,
+        }
+    }
+
+    #[test]
+    fn an_answer_holds_also_for_hosts_that_come_to_it_after_the_last_question() {
+        let mut answers = Answers::default();
+        answers.of.insert(task(0), Step::Leave);
+        assert_eq!(answers.known(task(0)), Some(Step::Leave));
+        assert_eq!(answers.known(task(1)), None);
+        answers.rest = Some(Step::Do);
+        assert_eq!(answers.known(task(0)), Some(Step::Leave));
+        assert_eq!(answers.known(task(1)), Some(Step::Do));
+        answers.rest = Some(Step::Quit);
+        assert_eq!(answers.known(task(0)), Some(Step::Quit));
     }
 }
