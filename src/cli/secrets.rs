@@ -69,10 +69,15 @@ pub(super) fn veil(secrets: Vec<Secret>) -> watch::Sender<Arc<Mask>> {
             std::backtrace::BacktraceStatus::Captured => format!("{trace}\n"),
             _ => String::new(),
         };
-        let text = format!("fanrun has a bug: {panic}\n{trace}");
-        printer::print_talk(&seen.borrow().text(&text));
+        printer::print_talk(&last_words(&seen.borrow(), &panic.to_string(), &trace));
     }));
     masks
+}
+
+/// What is told of a panic.
+fn last_words(mask: &Mask, panic: &str, trace: &str) -> String {
+    let text = format!("fanrun has a bug: {panic}\n{trace}");
+    mask.text(&text).into_owned()
 }
 
 fn mistake(declared: &DeclaredSecret, reason: &str) -> Diagnostic {
@@ -173,4 +178,36 @@ fn whole(mut text: String, what: &str) -> Result<String, String> {
         }
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_tells_no_secret() {
+        let mask = Mask::new(vec![Secret::new("c4nary-value".into())]);
+        let told = last_words(
+            &mask,
+            "panicked at x.rs:1:\ncalled on \"c4nary-value\"",
+            "0: f\n",
+        );
+        assert_eq!(
+            told,
+            "fanrun has a bug: panicked at x.rs:1:\ncalled on \"***\"\n0: f\n"
+        );
+    }
+
+    #[test]
+    fn a_last_line_end_is_no_part_of_a_secret() {
+        for (written, meant) in [
+            ("a\n", "a"),
+            ("a\r\n", "a"),
+            ("a\n\n", "a\n"),
+            (" a ", " a "),
+        ] {
+            assert_eq!(whole(written.to_owned(), "it").as_deref(), Ok(meant));
+        }
+        assert!(whole("x".repeat(2 << 20), "it").is_err());
+    }
 }

@@ -66,11 +66,15 @@ impl Veil {
     }
 
     fn output(&mut self, mask: &Mask, host: HostName, task: TaskRef, block: Block) -> Vec<What> {
-        let streams = self.streams.entry(host.clone()).or_insert_with(|| Streams {
-            task: task.clone(),
-            veiled: Default::default(),
+        // Whatever stands between two tasks of a host has flushed what was there of the first.
+        let streams = self.streams.entry(host.clone()).or_insert_with(|| {
+            let mut task = task;
+            named(mask, &mut task);
+            Streams {
+                task,
+                veiled: Default::default(),
+            }
         });
-        streams.task = task;
         let veiled = &mut streams.veiled[usize::from(block.stream == Stream::Stderr)];
         let waited = veiled.waits();
         let blocks = veiled.push(mask, block);
@@ -296,4 +300,226 @@ fn line(mask: &Mask, bad: &mut BadLine) {
         bad.span = 0..bad.text.len();
     }
     text(mask, &mut bad.expected);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{HostState, Severity};
+    use crate::job::{PlayId, TaskId};
+    use crate::outcome::{Cause, Effort, FilesCause, Remains};
+    use crate::secret::Secret;
+    use crate::transfer::{CurrentFile, Progress};
+
+    const CANARY: &str = "c4nary-in-a-coalmine";
+
+    fn veil() -> Veil {
+        let mask = Mask::new(vec![Secret::new(CANARY.into())]);
+        Veil::new(watch::channel(Arc::new(mask)).1)
+    }
+
+    fn host() -> HostName {
+        HostName::new("web1").unwrap()
+    }
+
+    fn task() -> TaskRef {
+        let id = TaskId {
+            play: PlayId(0),
+            index: 0,
+        };
+        TaskRef {
+            id,
+            name: format!("work {CANARY}").into(),
+            place: None,
+        }
+    }
+
+    fn ended(outcome: Outcome) -> What {
+        What::TaskEnd {
+            host: host(),
+            task: task(),
+            outcome,
+            took: Duration::ZERO,
+            tally: None,
+            rescued: false,
+            effort: Effort::default(),
+        }
+    }
+
+    /// One of each event, with the secret wherever there is text.
+    fn events() -> Vec<What> {
+        let said = || format!("a {CANARY} b");
+        let (host, task) = (host(), task());
+        let problem = HostProblem {
+            cause: Cause::Kex,
+            message: said(),
+            details: vec![("tried", said())],
+        };
+        let info = RunInfo {
+            title: said(),
+            hosts: Vec::new(),
+            tasks: 1,
+            fanout: 1,
+            started: 0,
+        };
+        let current = Some(CurrentFile {
+            path: said(),
+            bytes: 1,
+            total: 2,
+        });
+        let progress = Progress {
+            current,
+            ..Progress::default()
+        };
+        let nested = serde_json::json!({"a": [said()]});
+        let row = Row {
+            cells: vec![
+                (said().into(), Value::Text(said().into())),
+                ("n".into(), Value::Nested(nested)),
+            ],
+            approximate: false,
+        };
+        let bad = BadLine::new("du", 1, said().as_bytes(), 0..1, said());
+        let block = Block {
+            stream: Stream::Stderr,
+            first_line: 1,
+            lines: 1,
+            bytes: format!("{}\n", said()).into(),
+        };
+        let failure = |failure| ended(Outcome::Failed(failure));
+        let mut events = vec![
+            What::RunStart(Arc::new(info)),
+            What::HostConnecting {
+                host: host.clone(),
+                address: said(),
+            },
+            What::HostProblem {
+                host: host.clone(),
+                problem,
+            },
+            What::PlayStart {
+                play: PlayId(0),
+                name: said().into(),
+                hosts: 1,
+            },
+            What::BatchStart {
+                play: PlayId(0),
+                task: Some(task.clone()),
+                number: 1,
+                hosts: 1,
+            },
+            What::TaskStart {
+                host: host.clone(),
+                task: task.clone(),
+            },
+            What::Output {
+                host: host.clone(),
+                task: task.clone(),
+                block,
+            },
+            What::Rows {
+                host: host.clone(),
+                task: task.clone(),
+                first: 1,
+                rows: Arc::new([row]),
+            },
+            What::Progress {
+                host: host.clone(),
+                task: task.clone(),
+                progress,
+            },
+            What::Print {
+                host: host.clone(),
+                task: task.clone(),
+                text: said(),
+            },
+            What::Diagnostic {
+                host: None,
+                severity: Severity::Note,
+                message: said(),
+            },
+            What::Heartbeat {
+                running: 1,
+                queued: 0,
+                longest: Some((host.clone(), task.clone(), Duration::ZERO)),
+            },
+            What::RunEnd {
+                signal: None,
+                stopped_by: Some(said()),
+                code: 0,
+            },
+            What::HostEnd {
+                host: host.clone(),
+                state: HostState::Ok,
+                not_started: 0,
+            },
+            failure(Failure::Parse(Box::new(bad))),
+            failure(Failure::NotStarted { reason: said() }),
+            failure(Failure::Assert { reason: said() }),
+            failure(Failure::Unmet { reason: said() }),
+            failure(Failure::Files {
+                cause: FilesCause::Denied,
+                reason: said(),
+            }),
+            ended(Outcome::Lost { reason: said() }),
+            ended(Outcome::Skipped { reason: said() }),
+            ended(Outcome::Internal { message: said() }),
+            ended(Outcome::Cancelled {
+                remote: Remains::Ended,
+            }),
+        ];
+        events.push(What::Retry {
+            host,
+            task: Some(task),
+            attempt: 2,
+            delay: Duration::ZERO,
+            reason: said(),
+        });
+        events
+    }
+
+    #[test]
+    fn no_event_tells_a_secret() {
+        let (mut veil, mut shown) = (veil(), 0);
+        for what in events() {
+            assert!(format!("{what:?}").contains(CANARY) || matches!(what, What::HostEnd { .. }));
+            for covered in veil.cover(what) {
+                let told = format!("{covered:?}");
+                assert!(!told.contains(CANARY), "{told}");
+                shown += usize::from(told.contains(STARS));
+            }
+        }
+        assert!(shown >= 22, "{shown}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_waits_for_its_end_and_not_for_ever() {
+        let mut veil = veil();
+        let output = |first_line, text: &str| What::Output {
+            host: host(),
+            task: task(),
+            block: Block {
+                stream: Stream::Stdout,
+                first_line,
+                lines: 1,
+                bytes: text.to_owned().into(),
+            },
+        };
+        let text = |shown: Vec<What>| -> String {
+            let bytes = shown.into_iter().map(|what| match what {
+                What::Output { block, .. } => String::from_utf8(block.bytes.to_vec()).unwrap(),
+                other => panic!("{other:?}"),
+            });
+            bytes.collect()
+        };
+        assert_eq!(text(veil.cover(output(1, "c4nary-in\n"))), "");
+        assert_eq!(text(veil.cover(output(2, "-a-coalmine\n"))), "***\n***\n");
+        assert_eq!(text(veil.cover(output(3, "c4nary\n"))), "");
+        let due = veil.due().unwrap();
+        assert!(veil.release().is_empty() || veil.due().is_none());
+        tokio::time::sleep_until(due + PATIENCE).await;
+        let released = text(veil.release());
+        assert_eq!(released, "c4nary\n");
+        assert_eq!(veil.due(), None);
+    }
 }
