@@ -565,7 +565,32 @@ fn thin_and_far_links_only_take_their_time() {
     let far = Proxy::to(sshd.port())
         .round_trip(Duration::from_millis(300))
         .start();
+    let tree = sshd.directory().join("tree");
+    let mut names = vec![path(&tree)];
+    for folder in 0..12 {
+        let folder = tree.join(format!("folder-{folder}"));
+        fs::create_dir_all(&folder).unwrap();
+        names.push(path(&folder));
+        for file in 0..8 {
+            let file = folder.join(format!("file-{file}"));
+            fs::write(&file, "x").unwrap();
+            names.push(path(&file));
+        }
+    }
+    names.remove(0);
+    names.sort();
     for proxy in [thin, far] {
+        let wanted = names.clone();
+        let listed = move |text: &str| {
+            let mut lines: Vec<&str> = text.lines().collect();
+            lines.sort_unstable();
+            lines == wanted
+        };
+        Fanrun::new(["ls", &format!("127.0.0.1:{}", path(&tree))])
+            .options(through(&sshd, proxy.port()))
+            .options(["--depth", "all", "--format", "paths"])
+            .within(Duration::from_secs(60))
+            .expect(0, listed, anything);
         let to = sshd.directory().join(format!("to{}", proxy.port()));
         let args = through(&sshd, proxy.port());
         let place = format!("127.0.0.1:{}/", path(&to));
