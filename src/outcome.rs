@@ -260,6 +260,27 @@ pub enum Remains {
 }
 
 impl Outcome {
+    /// How its process ended, where there was one and that is known.
+    #[must_use]
+    pub fn exit_status(&self) -> Option<&ExitStatus> {
+        match self {
+            Self::Ok { status } => status.as_ref(),
+            Self::Failed(Failure::Exit(status)) => Some(status),
+            Self::Failed(
+                Failure::NotStarted { .. }
+                | Failure::Files { .. }
+                | Failure::Parse(_)
+                | Failure::Assert { .. }
+                | Failure::Unmet { .. },
+            )
+            | Self::TimedOut { .. }
+            | Self::Lost { .. }
+            | Self::Skipped { .. }
+            | Self::Cancelled { .. }
+            | Self::Internal { .. } => None,
+        }
+    }
+
     /// The word used in events and recaps.
     #[must_use]
     pub fn word(&self) -> &'static str {

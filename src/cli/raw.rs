@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::Outcome;
 
 /// Blocks of standard input on their way to the command.
 const INPUT_QUEUE: usize = 4;
@@ -37,25 +37,7 @@ pub(super) fn standard_input() -> std::io::Result<mpsc::Receiver<Bytes>> {
 /// The code that ssh would end with: the command's own, 128+n for signal n, 255 for all else.
 pub(super) fn code_of(outcome: Option<&Outcome>) -> u8 {
     const TRANSPORT: u8 = 255;
-    let status = match outcome {
-        Some(Outcome::Ok { status }) => status.as_ref(),
-        Some(Outcome::Failed(Failure::Exit(status))) => Some(status),
-        Some(
-            Outcome::Failed(
-                Failure::NotStarted { .. }
-                | Failure::Files { .. }
-                | Failure::Parse(_)
-                | Failure::Assert { .. }
-                | Failure::Unmet { .. },
-            )
-            | Outcome::TimedOut { .. }
-            | Outcome::Lost { .. }
-            | Outcome::Skipped { .. }
-            | Outcome::Cancelled { .. }
-            | Outcome::Internal { .. },
-        )
-        | None => None,
-    };
+    let status = outcome.and_then(Outcome::exit_status);
     let code = status.and_then(crate::outcome::ExitStatus::shell_code);
     code.and_then(|code| u8::try_from(code).ok())
         .unwrap_or(TRANSPORT)

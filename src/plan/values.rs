@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Moment, Plan, Play, Task};
 use crate::job::{HostId, Item, Registered};
-use crate::outcome::{ExitStatus, Failure, Outcome};
+use crate::outcome::ExitStatus;
 use crate::output::Mask;
 use crate::playbook::{Condition, Document, Filling, RowCondition, Scope, Template};
 use crate::rows::Predicate;
@@ -226,7 +226,7 @@ fn result_value(result: &Registered) -> Value {
     } else {
         stdout.lines().collect()
     };
-    let (code, signal) = match status(&result.outcome) {
+    let (code, signal) = match result.outcome.exit_status() {
         Some(ExitStatus::Exited(code)) => (json!(code), Value::Null),
         Some(ExitStatus::Signaled { name, .. }) => (Value::Null, json!(name)),
         None => (Value::Null, Value::Null),
@@ -247,23 +247,4 @@ fn result_value(result: &Registered) -> Value {
         "count": result.rows.as_ref().map(Vec::len),
         "bytes": result.tally.as_ref().map(|tally| tally.bytes),
     })
-}
-
-fn status(outcome: &Outcome) -> Option<&ExitStatus> {
-    match outcome {
-        Outcome::Ok { status } => status.as_ref(),
-        Outcome::Failed(Failure::Exit(status)) => Some(status),
-        Outcome::Failed(
-            Failure::NotStarted { .. }
-            | Failure::Files { .. }
-            | Failure::Parse(_)
-            | Failure::Assert { .. }
-            | Failure::Unmet { .. },
-        )
-        | Outcome::TimedOut { .. }
-        | Outcome::Lost { .. }
-        | Outcome::Skipped { .. }
-        | Outcome::Cancelled { .. }
-        | Outcome::Internal { .. } => None,
-    }
 }

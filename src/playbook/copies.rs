@@ -1,14 +1,10 @@
 //! Actions that copy: the trees of `upload` and `download` -> what goes where, and how.
 
-use globset::GlobBuilder;
-
 use super::model::{Action, Copy};
 use super::tree::{Entry, Kind, Node};
 use super::units;
 use super::validate::{Check, Level, get};
 use crate::transfer::{How, Preserve, Same, Symlinks};
-
-const YES_NO: [(&str, bool); 2] = [("true", true), ("false", false)];
 
 impl Check<'_> {
     /// `upload:` and `download:`, each a mapping with `src` and `dest`.
@@ -91,7 +87,7 @@ impl Check<'_> {
     }
 
     fn yes(&mut self, entries: &[Entry], key: &str) -> bool {
-        get(entries, key).is_some_and(|value| self.one_of(key, value, &YES_NO) == Some(true))
+        get(entries, key).is_some_and(|value| self.yes_no(key, value))
     }
 
     fn how(&mut self, entries: &[Entry]) -> How {
@@ -124,26 +120,12 @@ impl Check<'_> {
                     ];
                     how.symlinks = self.one_of("symlinks", value, &words).unwrap_or_default();
                 }
-                "exclude" => how.exclude = self.excluded(value),
+                "exclude" => how.exclude = self.globs(key, value),
                 "bandwidth" => how.bandwidth = self.bandwidth(value),
                 _ => {}
             }
         }
         how
-    }
-
-    fn excluded(&mut self, node: &Node) -> Vec<String> {
-        let texts = self.plains("exclude", node);
-        for text in &texts {
-            if let Err(error) = GlobBuilder::new(&text.value)
-                .literal_separator(true)
-                .build()
-            {
-                let message = format!("`{}` is no pattern: {}", text.value, error.kind());
-                self.error_at(message, text.at.span.clone(), "", None);
-            }
-        }
-        texts.into_iter().map(|text| text.value).collect()
     }
 
     fn mode(&mut self, node: &Node) -> Option<u32> {

@@ -43,7 +43,6 @@ impl Check<'_> {
     }
 
     fn listing_keys(&mut self, entries: &[Entry], listing: &mut Listing) {
-        let yes_no = [("true", true), ("false", false)];
         for Entry { key, value, .. } in entries {
             let key = key.as_str();
             let wanted = &mut listing.wanted;
@@ -62,7 +61,7 @@ impl Check<'_> {
                         "dirs" => FileKind::Dir,
                         _ => FileKind::Link,
                     };
-                    let on = self.one_of(key, value, &yes_no) == Some(true);
+                    let on = self.yes_no(key, value);
                     wanted.kinds.extend(on.then_some(kind));
                 }
                 "include" => wanted.include = self.globs(key, value),
@@ -105,7 +104,7 @@ impl Check<'_> {
         }
     }
 
-    fn globs(&mut self, key: &str, node: &Node) -> Vec<String> {
+    pub(super) fn globs(&mut self, key: &str, node: &Node) -> Vec<String> {
         let texts = self.plains(key, node);
         for text in &texts {
             if let Err(error) = GlobBuilder::new(&text.value)

@@ -8,12 +8,12 @@ use super::model::{Parse, Task};
 use super::template::RowCondition;
 use super::tree::{Entry, Kind, Node};
 use super::validate::{Check, Level, get};
+use super::values::YES_NO;
 use crate::rows::{
     Columns, Format, Matching, Pairs, ParseSpec, Pivot, Split, TableSpec, Total, Type, Unit,
 };
 use crate::text::did_you_mean;
 
-const YES_NO: [(&str, bool); 2] = [("true", true), ("false", false)];
 /// Separators longer than this are misspelt words.
 const LONGEST_SEPARATOR: usize = 4;
 

@@ -16,6 +16,9 @@ use super::validate::Check;
 use crate::job::OnFailure;
 use crate::target::{Vars, check_variable, is_identifier};
 
+/// A truth, as YAML 1.2 writes it.
+pub(super) const YES_NO: [(&str, bool); 2] = [("true", true), ("false", false)];
+
 impl Check<'_> {
     /// Text, whether quoted or not. `1.10`, `0644` and `no` stay as they are written.
     pub(super) fn text<'n>(&mut self, key: &str, node: &'n Node) -> Option<&'n str> {
@@ -79,17 +82,28 @@ impl Check<'_> {
 
     /// One text or a list of texts.
     pub(super) fn plains(&mut self, key: &str, node: &Node) -> Vec<Located<String>> {
-        match &node.kind {
+        self.some(key, node, Self::plain)
+    }
+
+    /// One of something, or a list of some.
+    fn some<T>(
+        &mut self,
+        key: &str,
+        node: &Node,
+        one: impl Fn(&mut Self, &str, &Node) -> Option<T>,
+    ) -> Vec<T> {
+        let items = match &node.kind {
             Kind::List(items) if items.is_empty() => {
                 self.error(format!("`{key}` is an empty list"), node, "", None);
-                Vec::new()
+                return Vec::new();
             }
-            Kind::List(items) => items
-                .iter()
-                .filter_map(|item| self.plain(key, item))
-                .collect(),
-            Kind::Scalar { .. } | Kind::Map(_) => self.plain(key, node).into_iter().collect(),
-        }
+            Kind::List(items) => items.iter().map(|item| &**item).collect(),
+            Kind::Scalar { .. } | Kind::Map(_) => vec![node],
+        };
+        items
+            .into_iter()
+            .filter_map(|item| one(self, key, item))
+            .collect()
     }
 
     pub(super) fn template(&mut self, key: &str, node: &Node) -> Option<Template> {
@@ -169,17 +183,7 @@ impl Check<'_> {
 
     /// One condition or a list of them.
     pub(super) fn conditions(&mut self, key: &str, node: &Node) -> Vec<Condition> {
-        match &node.kind {
-            Kind::List(items) if items.is_empty() => {
-                self.error(format!("`{key}` is an empty list"), node, "", None);
-                Vec::new()
-            }
-            Kind::List(items) => items
-                .iter()
-                .filter_map(|item| self.condition(key, item))
-                .collect(),
-            Kind::Scalar { .. } | Kind::Map(_) => self.condition(key, node).into_iter().collect(),
-        }
+        self.some(key, node, Self::condition)
     }
 
     /// A value in which `${{ }}` is filled when the task runs.
@@ -204,7 +208,7 @@ impl Check<'_> {
 
     /// `true` or `false`.
     pub(super) fn yes_no(&mut self, key: &str, node: &Node) -> bool {
-        self.one_of(key, node, &[("true", true), ("false", false)]) == Some(true)
+        self.one_of(key, node, &YES_NO) == Some(true)
     }
 
     pub(super) fn templates(&mut self, key: &str, node: &Node) -> Vec<Template> {

@@ -2,7 +2,7 @@
 
 use super::{Ink, Renderer};
 use crate::event::{Event, Severity, Stream, What};
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::Outcome;
 use crate::text;
 
 /// The renderer of `exec --raw`.
@@ -39,19 +39,5 @@ impl Renderer for Raw {
 
 /// Endings that the exit code tells completely.
 fn is_status(outcome: &Outcome) -> bool {
-    match outcome {
-        Outcome::Ok { .. } | Outcome::Failed(Failure::Exit(_)) => true,
-        Outcome::Failed(
-            Failure::NotStarted { .. }
-            | Failure::Files { .. }
-            | Failure::Parse(_)
-            | Failure::Assert { .. }
-            | Failure::Unmet { .. },
-        )
-        | Outcome::TimedOut { .. }
-        | Outcome::Lost { .. }
-        | Outcome::Skipped { .. }
-        | Outcome::Cancelled { .. }
-        | Outcome::Internal { .. } => false,
-    }
+    matches!(outcome, Outcome::Ok { .. }) || outcome.exit_status().is_some()
 }
