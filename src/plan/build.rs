@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::control::{self, Selection};
 use super::values::{HOST_FIELDS, OWN_NAMES, RESULT_FIELDS};
-use super::{Plan, Play, Reaching, Step, Task, copies, secrets};
+use super::{Plan, Play, Reaching, Step, Task, copies, delegate, secrets};
 use crate::diagnostic::{At, Diagnostic, Source};
 use crate::event::RunInfo;
 use crate::inventory::{Inventory, Pattern, PatternError, Selected, Unknown};
@@ -91,6 +91,7 @@ pub fn build(playbook: Playbook, ground: &Ground) -> Result<Built, PlanError> {
         let mut found = undefined_names(plan, doubts);
         found.extend(copies::flat_for_many(plan));
         found.extend(secrets::misused(plan));
+        found.extend(delegate::known_too_late(plan));
         found
     })?;
     let meant = bare_braces(&plan.plan, playbook.bare_braces);
@@ -268,14 +269,16 @@ pub(super) fn plan_of(
     draft.finish(title, Vars::new(), |_, _| Vec::new())
 }
 
-struct Draft<'a> {
+pub(super) struct Draft<'a> {
     ground: &'a Ground,
     targets: Vec<Target>,
     ids: HashMap<HostName, HostId>,
     /// The way of each host in the last play it was in, so that plays share connections.
     ways: HashMap<HostId, Arc<Way>>,
     plays: Vec<Play>,
-    errors: Vec<Diagnostic>,
+    /// The settings of each play that is written in a playbook.
+    settings: Vec<playbook::Settings>,
+    pub(super) errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
     warned: HashSet<String>,
     empty: Vec<String>,
@@ -314,6 +317,7 @@ impl<'a> Draft<'a> {
             ids: HashMap::new(),
             ways: HashMap::new(),
             plays: Vec::new(),
+            settings: Vec::new(),
             errors: Vec::new(),
             warnings: Vec::new(),
             warned: HashSet::new(),
@@ -387,63 +391,21 @@ impl<'a> Draft<'a> {
             play.vars,
             &play.settings,
         );
-        self.join_tasks(play.blocks, play.rollout, &play.settings);
+        self.join_tasks(play.blocks, play.rollout);
+        self.settings.push(play.settings);
     }
 
     /// What holds the tasks of the play together that was added last.
-    fn join_tasks(
-        &mut self,
-        blocks: Vec<playbook::Block>,
-        rollout: Option<playbook::Rollout>,
-        settings: &playbook::Settings,
-    ) {
+    fn join_tasks(&mut self, blocks: Vec<playbook::Block>, rollout: Option<playbook::Rollout>) {
         let Some(play) = self.plays.last_mut() else {
             return;
         };
         play.blocks = blocks;
         play.rollout = rollout;
         let places = control::handler_places(play);
-        let mut delegated = Vec::new();
         for task in &mut play.tasks {
-            let to = task.control.delegate_to.clone();
-            delegated.extend(to.map(|to| (task.reference.id, to)));
             let place = |name: &playbook::Located<String>| places.get(&name.value).copied();
             task.notify = task.control.notify.iter().filter_map(place).collect();
-        }
-        self.delegate(delegated, settings);
-    }
-
-    /// Finds the ways to the hosts that do tasks on behalf of others.
-    fn delegate(
-        &mut self,
-        tasks: Vec<(TaskId, playbook::Located<String>)>,
-        settings: &playbook::Settings,
-    ) {
-        let mut known: HashMap<HostName, Arc<Way>> = HashMap::new();
-        for (id, to) in tasks {
-            let hosts = self.select_at(&to.value, &to.at);
-            let [host] = hosts.as_slice() else {
-                if !hosts.is_empty() {
-                    let message = format!("`{}` is more than one host", to.value);
-                    let mistake = Diagnostic::error(message).at(&to.at.source, to.at.span, "");
-                    self.errors
-                        .push(mistake.help("a task is delegated to one host"));
-                }
-                continue;
-            };
-            let way = match known.get(&host.name) {
-                Some(way) => Arc::clone(way),
-                None => {
-                    let way = Arc::new(self.way(host, settings));
-                    known.insert(host.name.clone(), Arc::clone(&way));
-                    way
-                }
-            };
-            let play = self.plays.last_mut().map(|play| &mut play.tasks);
-            let task = play.and_then(|tasks| tasks.iter_mut().find(|t| t.reference.id == id));
-            if let Some(task) = task {
-                task.delegate = Some(way);
-            }
         }
     }
 
@@ -491,7 +453,7 @@ impl<'a> Draft<'a> {
         });
     }
 
-    fn way(&mut self, host: &Chosen, settings: &playbook::Settings) -> Way {
+    pub(super) fn way(&mut self, host: &Chosen, settings: &playbook::Settings) -> Way {
         match self
             .ground
             .reaching
@@ -536,7 +498,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn select_at(&mut self, pattern: &str, at: &At) -> Vec<Chosen> {
+    pub(super) fn select_at(&mut self, pattern: &str, at: &At) -> Vec<Chosen> {
         let found = select(pattern, &self.ground.inventory, self.unknown(), self.ground);
         let found = found.map(|hosts| with_entries(hosts, &self.ground.inventory));
         self.keep(found, Some(at))
@@ -584,12 +546,11 @@ impl<'a> Draft<'a> {
     ) -> Result<Built, PlanError> {
         self.limit();
         let mut errors = std::mem::take(&mut self.errors);
-        let empty = std::mem::take(&mut self.empty);
         let doubtful = std::mem::take(&mut self.doubtful);
         let hostless = std::mem::take(&mut self.hostless);
         let ground = self.ground;
         let (unsure, allow_empty) = (ground.unsure, ground.allow_empty);
-        let built = self.built(title, file_vars);
+        let mut plan = self.plan(title, file_vars);
         let hosts = ground.inventory.hosts();
         // Only looked at for plays without hosts, which most playbooks do not have.
         let hosts = hosts.take(if hostless.is_empty() { 0 } else { usize::MAX });
@@ -599,7 +560,11 @@ impl<'a> Draft<'a> {
             hostless: &hostless,
             of_hosts: (!unsure).then(|| of_hosts.collect()),
         };
-        errors.extend(names(&built.plan, &doubts));
+        errors.extend(names(&plan, &doubts));
+        let settings = std::mem::take(&mut self.settings);
+        self.delegate(&mut plan, &settings, errors.is_empty());
+        errors.append(&mut self.errors);
+        let empty = self.empty;
         if !errors.is_empty() {
             let empty = empty.into_iter().filter(|_| !allow_empty);
             errors.extend(empty.map(Diagnostic::error));
@@ -607,7 +572,10 @@ impl<'a> Draft<'a> {
         }
         match empty.into_iter().next() {
             Some(message) if !allow_empty => Err(PlanError::NothingMatched(message)),
-            Some(_) | None => Ok(built),
+            Some(_) | None => Ok(Built {
+                plan,
+                warnings: self.warnings,
+            }),
         }
     }
 
@@ -623,7 +591,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn built(self, title: String, file_vars: Vars) -> Built {
+    fn plan(&mut self, title: String, file_vars: Vars) -> Plan {
         let info = RunInfo {
             title,
             hosts: self
@@ -640,19 +608,15 @@ impl<'a> Draft<'a> {
                 .unwrap_or(FANOUT),
             started: 0,
         };
-        let plan = Plan {
+        Plan {
             info: Arc::new(info),
-            targets: self.targets,
-            plays: self.plays,
+            targets: std::mem::take(&mut self.targets),
+            plays: std::mem::take(&mut self.plays),
             file_vars,
             extra_vars: self.ground.vars.clone(),
             revealed: stars(&self.secrets),
-            secrets: self.secrets,
+            secrets: std::mem::take(&mut self.secrets),
             mask: Arc::default(),
-        };
-        Built {
-            plan,
-            warnings: self.warnings,
         }
     }
 
@@ -701,8 +665,8 @@ impl<'a> Draft<'a> {
 }
 
 /// A selected host with all that the inventory says about it.
-struct Chosen {
-    name: HostName,
+pub(super) struct Chosen {
+    pub(super) name: HostName,
     settings: crate::inventory::Settings,
     vars: Vars,
     groups: Vec<String>,

@@ -223,7 +223,10 @@ impl Task {
         let when = control.when.iter().map(Condition::template);
         let late = until.chain(&control.changed_when).map(Condition::template);
         let with = |names: &'static [&'static str]| move |template| (template, names);
+        // Those of a loop exist and come too late, which is told of them apart.
+        let delegate = control.delegate_to.iter().map(|to| &to.value);
         each.map(with(&[]))
+            .chain(delegate.map(with(&ITEM_NAMES)))
             .chain(
                 when.chain(self.templates())
                     .chain(&control.creates)
@@ -333,7 +336,7 @@ impl Task {
             )
         }));
         let delegate = control.delegate_to.as_ref();
-        words.extend(delegate.map(|to| format!("done on {}", to.value)));
+        words.extend(delegate.map(|to| format!("done on {}", to.value.text())));
         words.extend(control.fanout.map(|hosts| format!("on {hosts} at a time")));
         let notify = control
             .notify

@@ -7,6 +7,7 @@
 mod build;
 mod control;
 mod copies;
+mod delegate;
 mod reach;
 mod secrets;
 mod values;
@@ -97,7 +98,7 @@ pub struct Task {
     /// It is only done where something notified it.
     pub handler: bool,
     /// How the host is reached on which it is done instead.
-    delegate: Option<Arc<Way>>,
+    delegate: Option<delegate::Delegate>,
     becomes: Option<Becoming>,
     /// The text that it was written in.
     source: Option<Arc<Source>>,
@@ -204,7 +205,8 @@ impl Plan {
     #[must_use]
     pub fn way_of(&self, host: HostId, task: TaskId) -> Arc<Way> {
         let delegate = self.task(task).delegate.as_ref();
-        delegate.map_or_else(|| self.way(host, task.play), Arc::clone)
+        let way = delegate.and_then(|delegate| delegate.of(host));
+        way.map_or_else(|| self.way(host, task.play), Arc::clone)
     }
 
     /// Whether another task follows in the same play.

@@ -61,7 +61,11 @@ impl Check<'_> {
                 "once" => control.once = self.yes_no(key, value),
                 "fanout" => control.fanout = self.fanout(value),
                 "rollout" => control.rollout = self.rollout(value),
-                "delegate_to" => control.delegate_to = self.plain(key, value),
+                "delegate_to" => {
+                    let at = self.at(&value.span);
+                    let host = self.template(key, value);
+                    control.delegate_to = host.map(|value| Located { value, at });
+                }
                 _ => {}
             }
         }

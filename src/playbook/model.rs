@@ -213,7 +213,7 @@ pub struct Control {
     /// The hosts do it in batches.
     pub rollout: Option<Rollout>,
     /// The host on which it is done instead, on behalf of each.
-    pub delegate_to: Option<Located<String>>,
+    pub delegate_to: Option<Located<Template>>,
 }
 
 /// When a task is tried again. Only one that is known to have ended is: one that was lost may be

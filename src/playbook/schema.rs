@@ -243,7 +243,7 @@ const TASK: &[Key] = &[
     Key(
         "delegate_to",
         "The host on which it is done instead.",
-        plain,
+        filled,
     ),
     Key("rescue", "Beside `block`: done where that failed.", || {
         list(reference("task"))

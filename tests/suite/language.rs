@@ -651,6 +651,79 @@ tasks:
 }
 
 #[test]
+fn the_host_that_does_a_task_may_depend_on_the_one_it_is_done_for() {
+    let text = "hosts: sandbox-[1-3]
+vars: {deputies: {sandbox-1: sandbox-4, sandbox-2: localhost, sandbox-3: sandbox-3}}
+tasks:
+  - {name: own, run: 'echo ${HOME##*/}', register: own}
+  - name: there
+    delegate_to: ${{ deputies[host.name] }}
+    run: echo ${FANRUN_SANDBOX-none} ${HOME##*/} ${{ host.name }}
+    register: there
+  - print: '${{ host.name }} had ${{ there.stdout }}'
+";
+    let (dir, run) = on_sandbox(4, text);
+    let events = events_of(run, dir.path(), 0);
+    check_stream(&events);
+    let said = |host: &str| {
+        let mut lines = of_type(&events, "line").into_iter();
+        let last = lines.rfind(|line| line["host"] == host);
+        last.unwrap()["text"].as_str().unwrap().to_owned()
+    };
+    assert!(said("sandbox-1").ends_with(" sandbox-4 sandbox-1"));
+    assert!(said("sandbox-2").starts_with("none "));
+    assert!(said("sandbox-2").ends_with(" sandbox-2"));
+    assert!(said("sandbox-3").ends_with(" sandbox-3 sandbox-3"));
+    let ready = of_type(&events, "host_ready").len();
+    assert_eq!(
+        ready, 4,
+        "one connection a host, and one to the deputy of the first"
+    );
+
+    let text = "hosts: sandbox-[1-3]
+vars: {deputies: {sandbox-1: sandbox-2, sandbox-2: sandbox-9}}
+secrets: {token: {env: TOKEN}}
+tasks:
+  - {name: a, run: hostname, register: own}
+  - {name: b, run: x, delegate_to: '${{ own.stdout }}'}
+  - {name: c, run: x, delegate_to: '${{ item }}', loop: [a]}
+  - {name: d, run: x, delegate_to: '${{ host.os }}'}
+  - {name: e, run: x, delegate_to: '${{ token }}'}
+";
+    let (_dir, run) = on_sandbox(3, text);
+    run.expect(
+        2,
+        "",
+        holds([
+            "p.yml:6:41",
+            "`delegate_to` cannot use `own.stdout`",
+            "p.yml:7:41",
+            "`delegate_to` cannot use `item`",
+            "`delegate_to` cannot use `host.os`",
+            "`delegate_to` cannot use `token`",
+            "known only while tasks run",
+            "4 errors",
+        ]),
+    );
+    let text = "hosts: sandbox-[1-3]
+vars: {deputies: {sandbox-1: sandbox-2, sandbox-2: sandbox-9}}
+tasks:
+  - {name: f, run: x, delegate_to: '${{ deputies[host.name] }}'}
+";
+    let (_dir, run) = on_sandbox(3, text);
+    run.expect(
+        2,
+        "",
+        holds(["p.yml:4:36", "sandbox-9", "for host sandbox-2"]),
+    );
+    let (_dir, run) = on_sandbox(
+        3,
+        "hosts: all\ntasks:\n  - {run: x, delegate_to: '${{ host.groups[7] }}'}\n",
+    );
+    run.expect(2, "", holds(["p.yml:3:27", "for host sandbox-1"]));
+}
+
+#[test]
 fn tasks_of_another_file_stand_where_they_are_included() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("parts")).unwrap();
