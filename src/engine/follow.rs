@@ -31,6 +31,25 @@ pub(super) struct Followed {
     pub(super) rows: Option<Vec<serde_json::Value>>,
     /// Lines that did not fit, where that is no failure; printable.
     pub(super) unparsed: Vec<String>,
+    /// Why another account was not to be had although its password was sent.
+    pub(super) denied: Option<String>,
+}
+
+/// Why a small command of our own said nothing.
+pub(super) struct Unsaid {
+    /// One line.
+    pub(super) reason: String,
+    /// Another account was not to be had although its password was sent.
+    pub(super) denied: bool,
+}
+
+impl Unsaid {
+    fn because(reason: String) -> Self {
+        Self {
+            reason,
+            denied: false,
+        }
+    }
 }
 
 impl Followed {
@@ -45,6 +64,7 @@ impl Followed {
             tally: None,
             rows: None,
             unparsed: Vec::new(),
+            denied: None,
         }
     }
 }
@@ -148,9 +168,12 @@ impl<'a> Follow<'a> {
         mut process: Process,
         session: &mut Session,
     ) -> Result<Followed, SpillLost> {
-        let mut warnings = Vec::new();
+        let (mut warnings, mut denied) = (Vec::new(), None);
         let outcome = match self.read(&mut process, session).await? {
             Stop::Ended(ending) => {
+                if let Ending::Denied { reason } = &ending {
+                    denied = Some(reason.clone());
+                }
                 let (outcome, left) = judge(ending, &self.job.ok_codes);
                 warnings.extend(left);
                 outcome
@@ -190,6 +213,7 @@ impl<'a> Follow<'a> {
             tally: None,
             rows: None,
             unparsed: Vec::new(),
+            denied,
         };
         Ok(match rowed {
             Some(rowing) => with_rows(followed, rowing.into_rowed()),
@@ -285,7 +309,9 @@ fn with_rows(mut followed: Followed, rowed: Rowed) -> Followed {
 fn judge(ending: Ending, ok_codes: &[u32]) -> (Outcome, Option<String>) {
     match ending {
         Ending::Exited { status, lingering } => (by_status(status, ok_codes), lingering),
-        Ending::NotStarted { reason } => (Outcome::Failed(Failure::NotStarted { reason }), None),
+        Ending::NotStarted { reason } | Ending::Denied { reason } => {
+            (Outcome::Failed(Failure::NotStarted { reason }), None)
+        }
         Ending::Lost { reason } => (Outcome::Lost { reason }, None),
     }
 }
@@ -306,7 +332,7 @@ const ASIDE_TIME: Duration = Duration::from_secs(60);
 const ASIDE_BYTES: usize = 4096;
 
 /// Runs a small command of our own; gives its standard output, or why there is none.
-pub(super) async fn aside(session: &mut Session, spawn: Spawn) -> Result<String, String> {
+pub(super) async fn aside(session: &mut Session, spawn: Spawn) -> Result<String, Unsaid> {
     aside_within(session, spawn, ASIDE_TIME, ASIDE_BYTES).await
 }
 
@@ -316,11 +342,11 @@ pub(super) async fn aside_within(
     spawn: Spawn,
     time: Duration,
     most: usize,
-) -> Result<String, String> {
+) -> Result<String, Unsaid> {
     let mut process = session
         .start(spawn)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| Unsaid::because(error.to_string()))?;
     let mut kept = [Capture::new(most), Capture::new(most)];
     let reading = async {
         loop {
@@ -341,16 +367,21 @@ pub(super) async fn aside_within(
         }) => Ok(String::from_utf8_lossy(stdout.as_bytes()).into_owned()),
         Ok(Ending::Exited { status, .. }) => {
             let said = crate::text::printable(stderr.as_bytes().trim_ascii()).into_owned();
-            Err(if said.is_empty() {
+            Err(Unsaid::because(if said.is_empty() {
                 status.to_string()
             } else {
                 format!("{status}: {said}")
-            })
+            }))
         }
-        Ok(Ending::NotStarted { reason } | Ending::Lost { reason }) => Err(reason),
+        Ok(Ending::NotStarted { reason } | Ending::Lost { reason }) => Err(Unsaid::because(reason)),
+        Ok(Ending::Denied { reason }) => Err(Unsaid {
+            reason,
+            denied: true,
+        }),
         Err(_) => {
             process.close().await;
-            Err(format!("no answer in {}", crate::text::duration(time)))
+            let time = crate::text::duration(time);
+            Err(Unsaid::because(format!("no answer in {time}")))
         }
     }
 }

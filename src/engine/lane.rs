@@ -39,6 +39,16 @@ pub(super) struct Lane {
     /// What one host did for all, and how much of it is known here.
     pub(super) shared: watch::Receiver<Vec<Shared>>,
     pub(super) learned: usize,
+    /// Passwords that were not accepted.
+    denials: Vec<Denial>,
+}
+
+/// A password that a host did not accept. It is not sent there again: some hosts lock an account
+/// after a few.
+struct Denial {
+    way: Arc<Way>,
+    becomes: Become,
+    reason: String,
 }
 
 struct Open {
@@ -93,6 +103,7 @@ impl Lane {
             notified: HashSet::new(),
             shared,
             learned: 0,
+            denials: Vec::new(),
         }
     }
 
@@ -287,10 +298,14 @@ impl Lane {
     async fn begin(&mut self, way: &Arc<Way>, make: impl Fn() -> Spawn) -> Result<Started, Halt> {
         let mut fresh = self.connect(way).await?;
         loop {
+            let spawn = make();
+            if let Some(reason) = self.denied(way, spawn.becomes.as_ref()) {
+                return Ok(Err(SpawnError::NotStarted { reason }));
+            }
             let Some(open) = &mut self.open else {
                 return Err(Halt::Stopped);
             };
-            match open.session.start(make()).await {
+            match open.session.start(spawn).await {
                 Err(SpawnError::Disconnected { .. } | SpawnError::ChannelRefused { .. })
                     if !fresh =>
                 {
@@ -459,8 +474,12 @@ impl Lane {
         let clock = &self.desk.clock;
         let follow = Follow::new(&mut self.out, &mut self.cancel, job, clock, more);
         let followed = follow.until_the_end(process, &mut open.session).await?;
+        let way = Arc::clone(&open.way);
         if open.session.is_closed() {
             self.open = None;
+        }
+        if let Some(reason) = &followed.denied {
+            self.remember_denial(way, job.becomes.as_ref(), reason);
         }
         Ok(followed)
     }
@@ -532,10 +551,39 @@ impl Lane {
         spawn: Spawn,
     ) -> Result<Result<String, String>, Halt> {
         self.connect(way).await?;
+        let becomes = spawn.becomes.clone();
+        if let Some(reason) = self.denied(way, becomes.as_ref()) {
+            return Ok(Err(reason));
+        }
         let Some(open) = &mut self.open else {
             return Err(Halt::Stopped);
         };
-        Ok(super::follow::aside(&mut open.session, spawn).await)
+        let said = super::follow::aside(&mut open.session, spawn).await;
+        Ok(said.map_err(|unsaid| {
+            if unsaid.denied {
+                self.remember_denial(Arc::clone(way), becomes.as_ref(), &unsaid.reason);
+            }
+            unsaid.reason
+        }))
+    }
+
+    /// Why a command of another account is not even tried.
+    fn denied(&self, way: &Arc<Way>, becomes: Option<&Become>) -> Option<String> {
+        let becomes = becomes?;
+        let same = |denial: &&Denial| Arc::ptr_eq(&denial.way, way) && denial.becomes == *becomes;
+        let denial = self.denials.iter().find(same)?;
+        Some(format!(
+            "{} (before; the same password is not sent again)",
+            denial.reason
+        ))
+    }
+
+    fn remember_denial(&mut self, way: Arc<Way>, becomes: Option<&Become>, reason: &str) {
+        self.denials.extend(becomes.map(|becomes| Denial {
+            way,
+            becomes: becomes.clone(),
+            reason: reason.to_owned(),
+        }));
     }
 
     pub(super) async fn pause(&self, time: Duration) -> Outcome {

@@ -61,6 +61,8 @@ async fn pump(mut process: Process, client: mpsc::Sender<Incoming>) {
 fn why(ending: Ending) -> String {
     match ending {
         Ending::Exited { status, .. } => status.to_string(),
-        Ending::NotStarted { reason } | Ending::Lost { reason } => reason,
+        Ending::NotStarted { reason } | Ending::Denied { reason } | Ending::Lost { reason } => {
+            reason
+        }
     }
 }

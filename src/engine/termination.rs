@@ -98,7 +98,7 @@ impl<'a, F: FnMut(Stream, Bytes)> Ladder<'a, F> {
     fn status_came(&self) -> bool {
         matches!(
             self.ended,
-            Some(Ending::Exited { .. } | Ending::NotStarted { .. })
+            Some(Ending::Exited { .. } | Ending::NotStarted { .. } | Ending::Denied { .. })
         )
     }
 

@@ -210,6 +210,16 @@ impl Door {
         tokio::spawn(feed(input, self.command, self.stdin));
     }
 
+    /// How it ends where the command never ran.
+    fn shut(&self, ending: &Ending) -> Ending {
+        let reason = self.reason(ending);
+        if self.asked > 0 && self.becomes.password.is_some() {
+            Ending::Denied { reason }
+        } else {
+            Ending::NotStarted { reason }
+        }
+    }
+
     /// Why the command never ran.
     fn reason(&self, ending: &Ending) -> String {
         let program = self.becomes.method.word();
@@ -219,7 +229,9 @@ impl Door {
         let said = if said.is_empty() {
             match ending {
                 Ending::Exited { status, .. } => format!("{program} ended with {status}"),
-                Ending::NotStarted { reason } | Ending::Lost { reason } => reason.clone(),
+                Ending::NotStarted { reason }
+                | Ending::Denied { reason }
+                | Ending::Lost { reason } => reason.clone(),
             }
         } else {
             said
@@ -294,9 +306,9 @@ impl Elevated {
                     let ending = Ending::Lost {
                         reason: "it gave no answer".to_owned(),
                     };
-                    let reason = door.reason(&ending);
+                    let ending = door.shut(&ending);
                     Box::pin(self.process.close()).await;
-                    ProcessEvent::Ended(Ending::NotStarted { reason })
+                    return ProcessEvent::Ended(ending);
                 }
             };
             match event {
@@ -310,11 +322,10 @@ impl Elevated {
                 },
                 ProcessEvent::Output { .. } => return event,
                 ProcessEvent::Ended(ending) => {
-                    let reason = match ending {
-                        Ending::NotStarted { reason } => reason,
-                        Ending::Exited { .. } | Ending::Lost { .. } => door.reason(&ending),
-                    };
-                    return ProcessEvent::Ended(Ending::NotStarted { reason });
+                    return ProcessEvent::Ended(match ending {
+                        Ending::NotStarted { .. } | Ending::Denied { .. } => ending,
+                        Ending::Exited { .. } | Ending::Lost { .. } => door.shut(&ending),
+                    });
                 }
             }
         }

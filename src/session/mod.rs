@@ -92,6 +92,12 @@ pub enum Ending {
         /// One line.
         reason: String,
     },
+    /// The command certainly never ran: the account that it was for was not to be had, though its
+    /// password was sent. Sending that again may lock the account.
+    Denied {
+        /// One line.
+        reason: String,
+    },
     /// The channel or connection ended and no status had come. The result is unknown.
     Lost {
         /// One line: what ended.

@@ -92,6 +92,7 @@ fn is_honest(came: &Came, whole: &[u8]) -> bool {
     match came {
         Ok((Ending::Exited { .. }, output)) => output == whole,
         Ok((Ending::Lost { .. } | Ending::NotStarted { .. }, _)) => true,
+        Ok((Ending::Denied { .. }, _)) => false,
         Err(problem) => !matches!(problem.cause, Cause::Authentication | Cause::Local),
     }
 }
