@@ -647,6 +647,26 @@ fn owners_modes_and_templates_of_a_playbook() {
     run().expect(2, "", holds(["unknown variable `ports`", "app.conf.j2"]));
 }
 
+/// A link is given away itself, and nothing that it leads to.
+#[test]
+fn links_have_owners_of_their_own() {
+    assert!(is_root(), "only root gives files away");
+    let sshd = Sshd::start();
+    let from = TempDir::new().unwrap();
+    symlink("target", from.path().join("link")).unwrap();
+    let to = sshd.directory().join("to");
+    fs::create_dir(&to).unwrap();
+    fs::write(to.join("target"), "mine").unwrap();
+    let source = format!("{}/", path(from.path()));
+    let place = format!("{}:{}", sshd.address(), path(&to));
+    Fanrun::new(["upload", &source, &place, "--owner", "nobody"])
+        .options(sshd.fanrun_args())
+        .expect(0, "", holds(["1 link"]));
+    let link = fs::symlink_metadata(to.join("link")).unwrap();
+    assert_eq!(link.uid(), ids_of("nobody").0);
+    assert_eq!(fs::metadata(to.join("link")).unwrap().uid(), 0);
+}
+
 #[test]
 fn the_screen_shows_how_far_a_copy_is() {
     let sshd = Sshd::start();

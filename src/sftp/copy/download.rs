@@ -549,6 +549,7 @@ impl Down<'_> {
             return Err(bad_name(&file.remote, target.as_bytes(), why));
         }
         let check = self.copying.how.check;
+        let times = file.attrs.times.filter(|_| self.copying.how.preserve.times);
         let (name, mark) = (file.name.clone(), self.copying.mark.clone());
         let bytes = target.bytes();
         let Some(folder) = file.place else {
@@ -561,7 +562,7 @@ impl Down<'_> {
                 return Ok(false);
             }
             if !check {
-                folder.make_link(&bytes, &name, &mark)?;
+                folder.make_link(&bytes, &name, times, &mark)?;
             }
             Ok(true)
         });

@@ -123,13 +123,28 @@ impl Folder {
         Ok(target.into_bytes())
     }
 
-    /// Makes a link, in place of a file or link of that name.
-    pub(super) fn make_link(&self, target: &[u8], name: &[u8], mark: &str) -> io::Result<()> {
+    /// Makes a link with these times, in place of a file or link of that name.
+    pub(super) fn make_link(
+        &self,
+        target: &[u8],
+        name: &[u8],
+        times: Option<(u32, u32)>,
+        mark: &str,
+    ) -> io::Result<()> {
         self.check_replaceable(name)?;
         let part = names::temporary(name, mark);
         let temporary = OsStr::from_bytes(&part);
         fs::symlinkat(OsStr::from_bytes(target), &*self.0, temporary)?;
-        let renamed = fs::renameat(&*self.0, temporary, &*self.0, OsStr::from_bytes(name));
+        let dated = times.map_or(Ok(()), |times| {
+            fs::utimensat(
+                &*self.0,
+                temporary,
+                &stamps(times),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )
+        });
+        let name = OsStr::from_bytes(name);
+        let renamed = dated.and_then(|()| fs::renameat(&*self.0, temporary, &*self.0, name));
         renamed.map_err(|error| {
             let _ = self.remove(&part);
             error.into()

@@ -387,6 +387,29 @@ async fn links_are_copied_followed_or_left_out() {
         assert_eq!(tree_of(to).len(), 2);
     })
     .await;
+    let make_old = |root: &Path| {
+        make(root);
+        // 2001-09-09, of the link and not of what it leads to.
+        let old = ["-h", "-d", "@1000000000"];
+        let link = root.join("to-file");
+        let mut touch = std::process::Command::new("touch");
+        assert!(touch.args(old).arg(link).status().unwrap().success());
+    };
+    let preserving = How {
+        preserve: Preserve {
+            times: true,
+            ..Preserve::default()
+        },
+        ..How::default()
+    };
+    both_ways(make_old, preserving, |to, moved| {
+        assert_eq!(moved.trouble, None);
+        let link = fs::symlink_metadata(to.join("to-file")).unwrap();
+        assert_eq!(link.mtime(), 1_000_000_000);
+        let file = fs::metadata(to.join("to-file")).unwrap();
+        assert!(file.mtime() > 1_600_000_000);
+    })
+    .await;
     both_ways(make, with(Symlinks::Follow), |to, moved| {
         let (_, reason) = moved.trouble.unwrap();
         assert!(reason.contains("leads back"), "{reason}");

@@ -183,7 +183,7 @@ impl Reader<'_> {
             let path = path.join(&name);
             match fs::symlink_metadata(&path) {
                 Err(error) => self.lost(&path, &error),
-                Ok(data) if data.is_symlink() => self.link(&path, item, root, above),
+                Ok(data) if data.is_symlink() => self.link(&path, item, &data, root, above),
                 Ok(data) => self.found(&path, item, &data, root, above),
             }
         }
@@ -207,7 +207,15 @@ impl Reader<'_> {
         }
     }
 
-    fn link(&mut self, path: &Path, item: Bytes, root: usize, above: &[(u64, u64)]) {
+    /// A link, of which `data` tells.
+    fn link(
+        &mut self,
+        path: &Path,
+        item: Bytes,
+        data: &Metadata,
+        root: usize,
+        above: &[(u64, u64)],
+    ) {
         match self.symlinks {
             Symlinks::Skip => {}
             Symlinks::Follow => match fs::metadata(path) {
@@ -219,8 +227,8 @@ impl Reader<'_> {
                     path: item,
                     what: What::Link(Bytes::copy_from_slice(target.as_os_str().as_bytes())),
                     mode: 0o777,
-                    accessed: 0,
-                    modified: 0,
+                    accessed: data.atime(),
+                    modified: data.mtime(),
                 }),
                 Err(error) => self.lost(path, &error),
             },

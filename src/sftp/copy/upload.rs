@@ -214,7 +214,7 @@ impl Up<'_> {
     async fn one(&self, at: usize, item: &Item) {
         let path = self.path(&item.path);
         let done = match &item.what {
-            What::Link(target) => self.link(&path, target).await,
+            What::Link(target) => self.link(item, &path, target).await,
             What::File { size, .. } => self.file(at, item, &path, *size).await,
             What::Dir => return,
         };
@@ -244,7 +244,7 @@ impl Up<'_> {
         matches!(self.base, Base::Dir(..)) && self.fresh.contains(&item.path[..slash])
     }
 
-    async fn link(&self, path: &RemotePath, target: &Bytes) -> Result<Done, Fault> {
+    async fn link(&self, item: &Item, path: &RemotePath, target: &Bytes) -> Result<Done, Fault> {
         let client = self.copying.client;
         match client.read_link(path).await {
             Ok(known) if known.as_bytes() == &target[..] => return Ok(Done::Unchanged),
@@ -260,11 +260,40 @@ impl Up<'_> {
         let order = self.copying.link_order(&path.parent()).await?;
         let made = client.symlink(order, target, &part).await;
         made.map_err(|error| Fault::remote(path, error))?;
-        let renamed = self.copying.rename(&part, path).await;
-        if renamed.is_err() {
+        let finished = match self.finish_link(item, &part).await {
+            Ok(()) => self.copying.rename(&part, path).await,
+            Err(error) => Err(Fault::remote(path, error)),
+        };
+        if finished.is_err() {
             self.discard(part).await;
         }
-        renamed.map(|()| Done::Linked)
+        finished.map(|()| Done::Linked)
+    }
+
+    /// Times and owner of the link itself, which only an extension can set.
+    async fn finish_link(&self, item: &Item, part: &RemotePath) -> Result<(), Error> {
+        let client = self.copying.client;
+        let times = self.copying.how.preserve.times;
+        if !times && self.owner.is_none() {
+            return Ok(());
+        }
+        let owner = match self.owner {
+            Some(owner) => owner.attrs(client.lstat(part).await?.owner).owner,
+            None => None,
+        };
+        let attrs = Attrs {
+            times: times.then(|| self.times(item)).flatten(),
+            owner,
+            ..Attrs::default()
+        };
+        match client.lset_stat(part, attrs).await {
+            Err(Error::Unsupported(_)) => {
+                let text = "the server cannot set times or owners of links".to_owned();
+                self.copying.note(text);
+                Ok(())
+            }
+            set => set,
+        }
     }
 
     fn temporary(&self, path: &RemotePath) -> RemotePath {
