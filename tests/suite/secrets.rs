@@ -150,14 +150,16 @@ fn a_canary_is_seen_nowhere() {
         "{file: canary}",
         "{command: \"cat canary\"}",
     ];
-    let ways: [&[&str]; 5] = [
-        &["-q"],
-        &[],
-        &["-v", "--color", "always"],
-        &["-vv", "--no-prefix"],
-        &["--format", "ndjson"],
+    let ways: [(&[&str], Option<u16>); 7] = [
+        (&["-q"], None),
+        (&[], None),
+        (&["-v", "--color", "always"], None),
+        (&["-vv", "--no-prefix"], None),
+        (&["--format", "ndjson"], None),
+        (&[], Some(120)),
+        (&["-vv"], Some(44)),
     ];
-    for (at, way) in ways.into_iter().enumerate() {
+    for (at, (way, columns)) in ways.into_iter().enumerate() {
         let source = sources[at % sources.len()];
         let sinks = dir.join(format!("sinks-{at}"));
         fs::create_dir(&sinks).unwrap();
@@ -179,12 +181,18 @@ fn a_canary_is_seen_nowhere() {
             &output,
         ];
         watched(|| {
-            Fanrun::new(args)
+            let run = Fanrun::new(args)
                 .options(sshd.fanrun_args())
                 .options(way.iter().copied())
                 .env("CANARY", CANARY)
-                .within(Duration::from_secs(60))
-                .expect(1, |text: &str| !tells(text), |text: &str| !tells(text));
+                .within(Duration::from_secs(60));
+            let silent = |text: &str| !tells(text);
+            match columns {
+                None => run.expect(1, silent, silent),
+                Some(columns) => run
+                    .spawn_on_terminal(columns, 24)
+                    .expect(1, |text: &str| !tells(text) && text.contains("***")),
+            }
         });
         let written = everything_under(&sinks);
         assert!(written.len() >= 3, "{written:?}");
