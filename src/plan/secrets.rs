@@ -16,6 +16,16 @@ pub(super) fn misused(plan: &Plan) -> Vec<Diagnostic> {
                     value comes from";
         found.push(Diagnostic::error(message).help(help));
     }
+    for secret in &plan.secrets {
+        let mut hosts = plan.targets.iter();
+        let owner = hosts.find(|target| target.vars.contains_key(&secret.name));
+        found.extend(owner.map(|host| {
+            second_name(
+                &secret.name,
+                &format!("a variable of the host {}", host.name),
+            )
+        }));
+    }
     for play in &plan.plays {
         for name in play.vars.keys().filter(|name| is_secret(name)) {
             found.push(second_name(

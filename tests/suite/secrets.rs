@@ -331,3 +331,55 @@ fn the_password_of_a_login_is_masked() {
     assert!(shown.contains("<***>"), "{output:?}");
     assert_eq!(seen(&[output.stdout, output.stderr].concat()), None);
 }
+
+#[test]
+fn the_name_of_a_secret_is_nothing_elses_and_its_value_is_no_argument() {
+    let dir = tempfile::tempdir().unwrap();
+    let hosts = "hosts:\n  web1: {vars: {on_host: 1}}\n";
+    let hosts = write(dir.path(), "hosts.yml", hosts, 0o600);
+    let playbook = "hosts: all
+vars: {in_play: 1}
+secrets:
+  given: {env: CANARY}
+  in_play: {env: CANARY}
+  on_host: {env: CANARY}
+  result: {env: CANARY}
+  kept: {env: CANARY}
+  word: {env: CANARY}
+tasks:
+  - {run: 'true', register: kept}
+  - {run: [echo, '${{ word }}']}
+  - {local: [echo, '${{ word }}']}
+";
+    let playbook = write(dir.path(), "play.yml", playbook, 0o600);
+    Fanrun::new(["run", &playbook, "-i", &hosts, "-e", "given=1"])
+        .env("CANARY", CANARY)
+        .expect(
+            2,
+            "",
+            holds([
+                "`-e given`: `given` is a secret of the playbook",
+                "`on_host` is a secret, and a variable of the host web1",
+                "`kept` is a secret, and given a value by",
+                "the secret `word` would stand on a command line",
+                "every user of the machine can read it",
+            ]),
+        );
+    // What only shows while it runs is refused then.
+    let playbook = "hosts: all
+secrets: {word: {env: CANARY}}
+tasks:
+  - set: {derived: 'x${{ word }}'}
+  - {name: leaks, run: [echo, '${{ derived }}']}
+";
+    let playbook = write(dir.path(), "play.yml", playbook, 0o600);
+    watched(|| {
+        Fanrun::new(["run", &playbook, "--sandbox", "1"])
+            .env("CANARY", CANARY)
+            .expect(
+                1,
+                "",
+                holds(["leaks", "a secret would stand on a command line"]),
+            );
+    });
+}
