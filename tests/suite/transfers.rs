@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -645,6 +645,35 @@ fn owners_modes_and_templates_of_a_playbook() {
     // What a template needs is looked for before anything is connected to.
     fs::write(&file, text.replace("ports:", "sports:")).unwrap();
     run().expect(2, "", holds(["unknown variable `ports`", "app.conf.j2"]));
+}
+
+/// Holes stay holes, and offsets of more than 32 bits are no other ones.
+#[test]
+fn a_file_beyond_four_gigabytes_comes_down_with_its_holes() {
+    const END: u64 = (4 << 30) + 4096;
+    let sshd = Sshd::start();
+    let source = sshd.directory().join("sparse");
+    let file = fs::File::create(&source).unwrap();
+    file.set_len(END).unwrap();
+    let marks: [(u64, &[u8]); 3] = [((4 << 30) - 1, b"ab"), (7, b"c"), (END - 1, b"d")];
+    for (at, mark) in marks {
+        file.write_all_at(mark, at).unwrap();
+    }
+    let to = TempDir::new().unwrap();
+    let place = format!("{}:{}", sshd.address(), path(&source));
+    let dest = format!("{}/", path(to.path()));
+    Fanrun::new(["download", "--flat", &place, &dest])
+        .options(sshd.fanrun_args())
+        .within(Duration::from_secs(240))
+        .expect(0, "", holds(["1 file, 4.0 GiB"]));
+    let landed = to.path().join("sparse");
+    let data = fs::metadata(&landed).unwrap();
+    assert_eq!(data.len(), END);
+    assert!(data.blocks() * 512 < 1 << 20, "{} blocks", data.blocks());
+    let same = std::process::Command::new("cmp")
+        .args([&source, &landed])
+        .status();
+    assert!(same.unwrap().success());
 }
 
 /// A link is given away itself, and nothing that it leads to.
