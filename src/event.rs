@@ -208,6 +208,17 @@ pub struct RunInfo {
     pub fanout: usize,
     /// Wall clock at the start, in seconds since 1970 (UTC).
     pub started: u64,
+    /// The files that said what to do: the playbook and what it includes.
+    pub files: Vec<ReadFile>,
+}
+
+/// A file as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadFile {
+    /// As it was named.
+    pub path: String,
+    /// Of its bytes; lower-case hexadecimal.
+    pub sha256: String,
 }
 
 /// A run of output lines from one stream.

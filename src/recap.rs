@@ -700,6 +700,7 @@ mod tests {
             tasks: 1,
             fanout: 1,
             started: 0,
+            files: Vec::new(),
         }))
     }
 

@@ -18,6 +18,7 @@ mod schema;
 mod secrets;
 mod settings;
 mod signals;
+mod sources;
 mod work;
 
 use std::process::ExitCode;

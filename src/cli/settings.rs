@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::Fault;
 use super::args::{Color, Command, HostArgs, HostKey, WorkArgs};
+use super::sources::Sources;
 use crate::diagnostic::{Diagnostic, Source};
 use crate::engine::sizing::Sizes;
 use crate::inventory::{self, Disk, Inventory};
@@ -140,12 +141,14 @@ pub(super) async fn plan_of(
     args: &HostArgs,
     work: &WorkArgs,
 ) -> Result<(Built, Reach), Fault> {
-    let text = read_text(path, playbook::MAX_BYTES)?;
+    let sources = Sources::default();
+    let text = sources.read(path).map_err(|unread| unread.fault(path))?;
     let source = Arc::new(Source {
         path: path.to_owned(),
         text: text.into(),
     });
-    let loaded = playbook::load(&source, &read_tasks);
+    let loaded = playbook::load(&source, &|path| sources.include(path));
+    let (files, odd) = sources.into_parts();
     let more = loaded.playbook.as_ref();
     let more = more.map_or_else(Vec::new, |playbook| playbook_inventories(playbook, args));
     let (ready, mut mistakes) = prepare_for(args, work, &more).await?;
@@ -155,7 +158,9 @@ pub(super) async fn plan_of(
     };
     match plan::build(playbook, &ready.ground) {
         Ok(mut built) if mistakes.is_empty() => {
-            built.warnings.splice(0..0, ready.warnings);
+            let before = odd.into_iter().chain(ready.warnings);
+            built.warnings.splice(0..0, before);
+            built.plan.read_from(files);
             Ok((built, ready.reach))
         }
         Err(PlanError::NothingMatched(message)) if mistakes.is_empty() => {
@@ -194,41 +199,6 @@ fn playbook_inventories(playbook: &Playbook, args: &HostArgs) -> Vec<PathBuf> {
         folder.unwrap_or(Path::new("")).join(&named.value)
     };
     playbook.inventory.iter().map(beside).collect()
-}
-
-fn read_text(path: &Path, limit: u64) -> Result<String, Fault> {
-    let fault = |reason: String| Fault::usage(format!("`{}` {reason}", path.display()));
-    let file =
-        std::fs::File::open(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
-    let mut bytes = Vec::new();
-    file.take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| fault(format!("cannot be read: {error}")))?;
-    if bytes.len() as u64 > limit {
-        return Err(Fault::Wrong(vec![playbook::too_large(path)]));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        fault(format!(
-            "is not UTF-8 text: the byte at offset {at} does not belong there"
-        ))
-    })
-}
-
-/// A file of tasks that a playbook includes.
-fn read_tasks(path: &Path) -> Result<String, String> {
-    let fault = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("does not exist ({})", path.display()),
-        _ => format!("cannot be read: {error}"),
-    };
-    let file = std::fs::File::open(path).map_err(fault)?;
-    let mut text = String::new();
-    let read = file.take(playbook::MAX_BYTES + 1).read_to_string(&mut text);
-    read.map_err(fault)?;
-    if text.len() as u64 > playbook::MAX_BYTES {
-        return Err(format!("is larger than {} MiB", playbook::MAX_BYTES >> 20));
-    }
-    Ok(text)
 }
 
 /// `None` where none is named.
@@ -409,7 +379,8 @@ fn parse_vars(given: &[String]) -> Result<Vars, Fault> {
 }
 
 fn read_vars(path: &Path) -> Result<Vars, Fault> {
-    let text = read_text(path, playbook::MAX_BYTES)?.into();
+    let text = Sources::default().read(path);
+    let text = text.map_err(|unread| unread.fault(path))?.into();
     let path = path.to_owned();
     playbook::variables(&Arc::new(Source { path, text })).map_err(Fault::Wrong)
 }

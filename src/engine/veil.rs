@@ -361,6 +361,7 @@ mod tests {
             tasks: 1,
             fanout: 1,
             started: 0,
+            files: Vec::new(),
         };
         let current = Some(CurrentFile {
             path: said(),

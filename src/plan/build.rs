@@ -607,6 +607,7 @@ impl<'a> Draft<'a> {
                 .max()
                 .unwrap_or(FANOUT),
             started: 0,
+            files: Vec::new(),
         };
         Plan {
             info: Arc::new(info),

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::diagnostic::{At, Source};
-use crate::event::RunInfo;
+use crate::event::{ReadFile, RunInfo};
 use crate::job::{
     Action, Become, Command, HostId, Input, Job, OnFailure, PlayId, TaskId, TaskRef, WaitFor,
 };
@@ -249,6 +249,15 @@ impl Plan {
         let in_files = task.names_in_documents();
         let names = mentioned.chain(&in_files).chain(task.condition_names());
         names.map(|name| name.root().to_owned()).collect()
+    }
+
+    /// Takes over which files it was made from.
+    pub fn read_from(&mut self, files: Vec<ReadFile>) {
+        let info = RunInfo {
+            files,
+            ..(*self.info).clone()
+        };
+        self.info = Arc::new(info);
     }
 
     /// Takes the values of secrets, and what finds them.

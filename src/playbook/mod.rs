@@ -47,7 +47,7 @@ pub const MAX_BYTES: u64 = 4 << 20;
 /// Checks a playbook. Other files of tasks that it names (`include`) come from `read`, which is
 /// asked with paths relative to the playbook's folder.
 #[must_use]
-pub fn load(source: &Arc<Source>, read: &Reader) -> Loaded {
+pub fn load(source: &Arc<Source>, read: &Reader<'_>) -> Loaded {
     if source.text.len() as u64 > MAX_BYTES {
         return Loaded {
             playbook: None,

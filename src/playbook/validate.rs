@@ -43,15 +43,15 @@ pub(super) struct Check<'a> {
 
 /// Other files of tasks.
 pub(super) struct Library<'a> {
-    read: &'a Reader,
+    read: &'a Reader<'a>,
     count: Cell<usize>,
 }
 
 /// Gives the text of a file, or why there is none: a fragment that follows the file's name.
-pub type Reader = dyn Fn(&Path) -> Result<String, String>;
+pub type Reader<'r> = dyn Fn(&Path) -> Result<String, String> + 'r;
 
 impl<'a> Library<'a> {
-    pub fn new(read: &'a Reader) -> Self {
+    pub fn new(read: &'a Reader<'a>) -> Self {
         let count = Cell::new(0);
         Self { read, count }
     }

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::{Ink, Renderer};
-use crate::event::{Block, Event, LineEnd, RunInfo, Severity, Stream, What};
+use crate::event::{Block, Event, LineEnd, ReadFile, RunInfo, Severity, Stream, What};
 use crate::job::{TaskId, TaskRef};
 use crate::listing::Entry;
 use crate::outcome::{ExitStatus, Failure, Items, Outcome, Remains};
@@ -330,7 +330,12 @@ fn run_fields(info: &RunInfo) -> Value {
         "tasks": info.tasks,
         "fanout": info.fanout,
         "started": info.started,
+        "files": info.files.iter().map(file_fields).collect::<Vec<_>>(),
     })
+}
+
+fn file_fields(file: &ReadFile) -> Value {
+    json!({"path": file.path, "sha256": file.sha256})
 }
 
 /// What happens to a host as a whole.

@@ -73,6 +73,12 @@ const EVENTS: &[Kinds] = &[
                 true,
             ),
             ("started", "Seconds since 1970 (UTC).", Count, true),
+            (
+                "files",
+                "The playbook and what it includes, each with `path` and `sha256` of what was read.",
+                List,
+                true,
+            ),
         ],
     ),
     (

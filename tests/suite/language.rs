@@ -1048,6 +1048,53 @@ tasks:
         .expect(2, "", holds(["there is no terminal to ask on"]));
 }
 
+/// What was read is what is run: the stream tells its checksums, and a file that is anybody's to
+/// change gets a word.
+#[test]
+fn the_files_of_a_run_are_named_with_their_checksums() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, run) = on_sandbox(1, "hosts: all\ntasks: [{include: more.yml}]\n");
+    let more = write(dir.path(), "more.yml", "- 'true'\n");
+    let events = events_of(run, dir.path(), 0);
+    let files = events[0]["files"].as_array().unwrap();
+    assert_eq!(files.len(), 2, "{files:?}");
+    for (file, name) in files.iter().zip(["p.yml", "more.yml"]) {
+        assert!(file["path"].as_str().unwrap().ends_with(name), "{file}");
+        let sum = std::process::Command::new("sha256sum")
+            .arg(dir.path().join(name))
+            .output()
+            .unwrap();
+        let sum = String::from_utf8(sum.stdout).unwrap();
+        assert_eq!(sum[..64], *file["sha256"].as_str().unwrap());
+    }
+    let again = || {
+        let path = dir.path().join("p.yml");
+        Fanrun::new(["run", path.to_str().unwrap(), "--sandbox", "1"])
+    };
+    again().expect(0, anything, |text: &str| !text.contains("every user"));
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(Path::new(&more), 0o646);
+    let told = holds([
+        "warning: every user of this machine can change",
+        "more.yml",
+        "chmod o-w",
+    ]);
+    again().expect(0, anything, told);
+    mode(Path::new(&more), 0o644);
+    mode(dir.path(), 0o777);
+    let told = holds([
+        "every user of this machine can replace",
+        "p.yml",
+        "chmod o-w",
+    ]);
+    again().expect(0, anything, told);
+    // As in /tmp: nobody but its owner replaces a file.
+    mode(dir.path(), 0o1777);
+    again().expect(0, anything, |text: &str| !text.contains("every user"));
+}
+
 #[test]
 fn a_port_that_opens_ends_the_wait() {
     let port = crate::sshd::free_port(&[std::net::Ipv4Addr::LOCALHOST]);

@@ -116,6 +116,7 @@ fn run_start(tasks: usize) -> What {
         tasks,
         fanout: 64,
         started: 0,
+        files: Vec::new(),
     }))
 }
 
