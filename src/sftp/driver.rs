@@ -1,7 +1,7 @@
 //! The task that owns the link: sends requests while the window has room, hands answers to those
 //! who wait, and ends everything when the server breaks the protocol, stalls or goes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use super::outbox::Outbox;
 use super::window::Window;
 use super::wire::{self, Frames, Reply, Request};
 use super::{Error, Incoming, Link, Settings};
@@ -46,8 +47,8 @@ pub(super) struct Driver {
     next: u32,
     window: Window,
     patience: Duration,
-    /// Packets, or parts of them, that wait for the link.
-    outbox: VecDeque<Bytes>,
+    /// Requests that wait for the link.
+    outbox: Outbox,
     moved: tokio::time::Instant,
     said: Vec<u8>,
     shared: Arc<Shared>,
@@ -86,7 +87,7 @@ impl Driver {
             next: 0,
             window: Window::new(settings.most_in_flight),
             patience: settings.patience,
-            outbox: VecDeque::new(),
+            outbox: Outbox::default(),
             moved: tokio::time::Instant::now(),
             said: Vec::new(),
             shared,
@@ -128,7 +129,7 @@ impl Driver {
             came = self.link.incoming.recv() => Turn::Came(came),
             permit = self.link.outgoing.reserve(), if sends => {
                 // A closed way out shows as the end on the way in, which says more.
-                if let (Ok(permit), Some(bytes)) = (permit, self.outbox.pop_front()) {
+                if let (Ok(permit), Some(bytes)) = (permit, self.outbox.pop()) {
                     permit.send(bytes);
                 }
                 Turn::Sent
@@ -148,7 +149,16 @@ impl Driver {
             Turn::Came(Some(Incoming::Ended(why))) => return Err(self.ended(&why)),
             Turn::Came(None) => return Err(self.ended("its channel is gone")),
             Turn::Sent => self.moved = tokio::time::Instant::now(),
-            Turn::Ordered(Some(order)) => self.send(order),
+            Turn::Ordered(Some(order)) => {
+                self.send(order);
+                // What else is ready goes with it.
+                while self.outbox.has_room()
+                    && self.window.has_room()
+                    && let Ok(order) = self.orders.try_recv()
+                {
+                    self.send(order);
+                }
+            }
             // Nobody can ask any more; the loop ends when all is answered.
             Turn::Ordered(None) => {}
             Turn::Stalled => return Err(Error::Stalled(self.patience)),
@@ -188,8 +198,7 @@ impl Driver {
         self.window.sent(awaited.cost, awaited.sent);
         self.awaited.insert(id, awaited);
         let (head, data) = order.request.encode(id);
-        self.outbox.push_back(head);
-        self.outbox.extend(data);
+        self.outbox.put(&head, data);
     }
 
     fn came(&mut self, bytes: &[u8]) -> Result<(), Error> {

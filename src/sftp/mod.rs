@@ -13,6 +13,7 @@
 mod client;
 mod copy;
 mod driver;
+mod outbox;
 mod path;
 mod select;
 mod walk;
