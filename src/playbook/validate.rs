@@ -556,6 +556,13 @@ impl<'a> Check<'a> {
     ) {
         self.check_keys(entries, Level::Include);
         let around = self.around(entries, around);
+        self.look_into(entries, |check, root| {
+            check.list_tasks("tasks", root, settings, &around, listed);
+        });
+    }
+
+    /// Reads the file that an `include` names, and gives what stands in it to `look`.
+    fn look_into(&mut self, entries: &[Entry], look: impl FnOnce(&mut Check<'_>, &Node)) {
         let path = get(entries, "include").and_then(|node| self.plain("include", node));
         let Some(Located { value: path, at }) = path else {
             return;
@@ -575,9 +582,7 @@ impl<'a> Check<'a> {
             .iter()
             .for_each(|node| check.doubt_names_in(node));
         match &tree.root {
-            Some(root) => {
-                check.list_tasks("tasks", root, settings, &around, listed);
-            }
+            Some(root) => look(&mut check, root),
             None if tree.found.is_empty() => {
                 self.error_at(format!("`{path}` is empty"), at.span, "", None);
             }
@@ -590,29 +595,8 @@ impl<'a> Check<'a> {
     fn include_plays(&mut self, entries: &[Entry], plays: &mut Vec<Play>) {
         self.check_keys(entries, Level::IncludedPlays);
         let vars = get(entries, "vars").map_or_else(Vars::new, |node| self.vars(node));
-        let path = get(entries, "include").and_then(|node| self.plain("include", node));
-        let Some(Located { value: path, at }) = path else {
-            return;
-        };
-        let source = match self.read(&path) {
-            Ok(source) => Arc::new(source),
-            Err(reason) => {
-                let message = format!("`include: {path}` {reason}");
-                self.error_at(message, at.span, "", None);
-                return;
-            }
-        };
-        let tree = parse(&source);
-        let mut check = Check::new(&source, self.library);
-        check.chain.splice(0..0, self.chain.iter().cloned());
-        tree.left_out
-            .iter()
-            .for_each(|node| check.doubt_names_in(node));
-        let playbook = tree.root.as_ref().and_then(|root| check.file(root));
-        if tree.root.is_none() && tree.found.is_empty() {
-            self.error_at(format!("`{path}` is empty"), at.span, "", None);
-        }
-        self.take_over(tree.found, check);
+        let mut playbook = None;
+        self.look_into(entries, |check, root| playbook = check.file(root));
         let Some(playbook) = playbook else { return };
         self.doubtful.extend(playbook.doubtful);
         self.note_found(playbook.bare_braces);
