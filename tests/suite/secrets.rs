@@ -383,3 +383,36 @@ tasks:
             );
     });
 }
+
+/// What is typed to open a key is a secret from then on, though no playbook declares it.
+#[test]
+fn a_passphrase_that_is_typed_is_masked() {
+    // Not the canary: ssh-keygen takes it as an argument, where another test would find it.
+    const TYPED: &str = "an-open-sesame";
+    let sshd = Sshd::start();
+    let locked = sshd.directory().join("locked");
+    fs::copy(sshd.identity(), &locked).unwrap();
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-p", "-P", "", "-N", TYPED, "-f"])
+        .arg(&locked)
+        .status();
+    assert!(made.unwrap().success());
+    let playbook = format!("hosts: all\ntasks: ['echo \"<{TYPED}>\"']\n");
+    let playbook = write(sshd.directory(), "play.yml", &playbook, 0o600);
+    let key = sshd.identity().to_str().unwrap().to_owned();
+    let args = sshd.fanrun_args().into_iter().map(|arg| match arg {
+        arg if arg == key => locked.to_str().unwrap().to_owned(),
+        arg => arg,
+    });
+    let host = format!("{},", sshd.address());
+    let mut run = Fanrun::new(["run", &playbook, "-i", &host])
+        .options(args)
+        .spawn_on_terminal(100, 30);
+    run.await_screen("locked");
+    let silent = || (!run.echoes()).then_some(());
+    processes::await_some("a question", Duration::from_secs(20), silent);
+    run.type_keys(&format!("{TYPED}\r"));
+    run.expect(0, |screen: &str| {
+        screen.contains("<***>") && !screen.contains(TYPED)
+    });
+}
