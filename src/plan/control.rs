@@ -367,6 +367,8 @@ pub(super) fn unheld(
         }
         let text = condition.text().trim();
         return Ok(Some(match message {
+            Some(message) if that.len() == 1 => fill.text(message)?.trim().to_owned(),
+            // One message for several: which of them it was is worth a word.
             Some(message) => format!("{} (`{text}` is false)", fill.text(message)?.trim()),
             None => format!("`{text}` is false"),
         }));

@@ -139,6 +139,11 @@ tasks:
     let reason = "only 17 GiB are free (`free.stdout | int > 20` is false)";
     assert_eq!(end["reason"], reason);
     assert_eq!(of_type(&events, "task_end").len(), 2);
+    let one = text.replace("[free.code == 0, free.stdout | int > 20]", "free.code == 1");
+    let (_dir, run) = on_sandbox(1, &one);
+    run.expect(1, anything, |text: &str| {
+        text.contains("only 17 GiB are free  ") && !text.contains("is false")
+    });
 }
 
 #[test]
