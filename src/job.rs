@@ -72,6 +72,16 @@ pub struct Job {
     pub becomes: Option<Become>,
 }
 
+impl Job {
+    /// A path on its host as the command itself would find it: below `cwd` unless it is absolute.
+    pub fn at(&self, path: &str) -> String {
+        match &self.cwd {
+            Some(cwd) if !path.starts_with('/') => format!("{cwd}/{path}"),
+            Some(_) | None => path.to_owned(),
+        }
+    }
+}
+
 /// Another account of the host, and how a command comes to run as it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Become {

@@ -238,28 +238,25 @@ impl Lane {
         path: &str,
     ) -> Result<Result<bool, String>, Halt> {
         if let Action::Local(_) = job.action {
-            let folder = std::path::Path::new(job.cwd.as_deref().unwrap_or(""));
-            return Ok(Ok(folder.join(path).symlink_metadata().is_ok()));
+            return Ok(Ok(std::path::Path::new(&job.at(path))
+                .symlink_metadata()
+                .is_ok()));
         }
         let way = self.desk.plan.way_of(self.id, job.task.id);
-        let cwd = job.cwd.clone();
-        self.exists_there(&way, path, (cwd, &job.becomes)).await
+        self.exists_there(&way, job, path).await
     }
 
     pub(super) async fn exists_there(
         &mut self,
         way: &Arc<Way>,
+        job: &Job,
         path: &str,
-        (cwd, becomes): (Option<String>, &Option<Become>),
     ) -> Result<Result<bool, String>, Halt> {
-        let path = quote(path);
+        let path = quote(&job.at(path));
         let text = format!(
             "if [ -e {path} ] || [ -L {path} ]; then printf '\\n{SAID}yes'; else printf '\\n{SAID}no'; fi"
         );
-        let spawn = Spawn {
-            cwd,
-            ..in_sh_as(becomes, text, Stdin::Closed)
-        };
+        let spawn = in_sh_as(&job.becomes, text, Stdin::Closed);
         let said = self.aside(way, spawn).await?;
         Ok(said.and_then(|said| match said.rsplit_once(SAID) {
             Some((_, "yes")) => Ok(true),

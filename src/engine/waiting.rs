@@ -77,7 +77,7 @@ impl Lane {
         job: &Job,
     ) -> Result<Outcome, Halt> {
         loop {
-            match self.exists_there(way, path, (None, &job.becomes)).await? {
+            match self.exists_there(way, job, path).await? {
                 Ok(true) => return Ok(Outcome::Ok { status: None }),
                 Ok(false) => sleep(PAUSE).await,
                 Err(reason) => return Ok(Outcome::Failed(Failure::NotStarted { reason })),

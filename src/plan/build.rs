@@ -737,6 +737,10 @@ fn merge(
         .into_iter()
         .chain(task.env.clone())
         .collect();
+    let moves_files = matches!(
+        task.action,
+        playbook::Action::List { .. } | playbook::Action::Upload(_) | playbook::Action::Download(_)
+    );
     let takes = matches!(
         task.action,
         playbook::Action::Run(_) | playbook::Action::Script { .. } | playbook::Action::WaitFor(_)
@@ -759,7 +763,10 @@ fn merge(
             .filter(|_| takes),
         source: Some(source),
         env,
-        cwd: task.cwd.or_else(|| play.cwd.clone()),
+        cwd: task
+            .cwd
+            .or_else(|| play.cwd.clone())
+            .filter(|_| !moves_files),
         shell: task.shell.or_else(|| play.shell.clone()),
         stdin: task.stdin,
         timeout: task.timeout.or(play.timeout),
