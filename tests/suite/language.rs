@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::fanrun::{Fanrun, holds};
+use crate::places::everywhere;
 use crate::sshd::Sshd;
 
 fn anything(_: &str) -> bool {
@@ -92,34 +93,38 @@ tasks:
   - {name: only one, when: number.stdout == '2', run: echo here}
   - {name: seen, when: 'number.code == 0 and host.name != \"sandbox-3\"', print: 'n ${{ number.stdout }}'}
 ";
-    let (dir, run) = on_sandbox(3, text);
-    let events = events_of(run, dir.path(), 0);
-    check_stream(&events);
-    assert_eq!(
-        ended(&events, "sandbox-1"),
-        ["number: ok", "only one: skipped", "seen: ok"]
-    );
-    assert_eq!(
-        ended(&events, "sandbox-2"),
-        ["number: ok", "only one: ok", "seen: ok"]
-    );
-    assert_eq!(
-        ended(&events, "sandbox-3"),
-        ["number: ok", "only one: skipped", "seen: skipped"]
-    );
-    let reason = of_type(&events, "task_end")
-        .into_iter()
-        .find(|e| e["status"] == "skipped");
-    assert_eq!(reason.unwrap()["reason"], "`number.stdout == '2'` is false");
-    let (_dir, run) = on_sandbox(3, text);
-    run.expect(0, anything, holds(["3 ok", "6 ok, 3 skipped"]));
+    for place in everywhere(3) {
+        let run = place.run(text);
+        let events = events_of(run, place.directory(), 0);
+        check_stream(&events);
+        assert_eq!(
+            ended(&events, "sandbox-1"),
+            ["number: ok", "only one: skipped", "seen: ok"]
+        );
+        assert_eq!(
+            ended(&events, "sandbox-2"),
+            ["number: ok", "only one: ok", "seen: ok"]
+        );
+        assert_eq!(
+            ended(&events, "sandbox-3"),
+            ["number: ok", "only one: skipped", "seen: skipped"]
+        );
+        let reason = of_type(&events, "task_end")
+            .into_iter()
+            .find(|e| e["status"] == "skipped");
+        assert_eq!(reason.unwrap()["reason"], "`number.stdout == '2'` is false");
+        let run = place.run(text);
+        run.expect(0, anything, holds(["3 ok", "6 ok, 3 skipped"]));
+    }
 }
 
 #[test]
 fn a_condition_that_is_neither_true_nor_false_fails_the_task() {
     let text = "hosts: all\nvars: {word: 'false'}\ntasks: [{name: x, when: word, run: echo no}]\n";
-    let (_dir, run) = on_sandbox(1, text);
-    run.expect(1, "", holds(["`word` is text, neither true nor false"]));
+    for place in everywhere(1) {
+        let run = place.run(text);
+        run.expect(1, "", holds(["`word` is text, neither true nor false"]));
+    }
 }
 
 #[test]
@@ -131,19 +136,21 @@ tasks:
     message: only ${{ free.stdout }} GiB are free
   - echo never
 ";
-    let (dir, run) = on_sandbox(1, text);
-    let events = events_of(run, dir.path(), 1);
-    let end = of_type(&events, "task_end")[1];
-    assert_eq!(end["status"], "failed");
-    assert_eq!(end["cause"], "assert");
-    let reason = "only 17 GiB are free (`free.stdout | int > 20` is false)";
-    assert_eq!(end["reason"], reason);
-    assert_eq!(of_type(&events, "task_end").len(), 2);
-    let one = text.replace("[free.code == 0, free.stdout | int > 20]", "free.code == 1");
-    let (_dir, run) = on_sandbox(1, &one);
-    run.expect(1, anything, |text: &str| {
-        text.contains("only 17 GiB are free  ") && !text.contains("is false")
-    });
+    for place in everywhere(1) {
+        let run = place.run(text);
+        let events = events_of(run, place.directory(), 1);
+        let end = of_type(&events, "task_end")[1];
+        assert_eq!(end["status"], "failed");
+        assert_eq!(end["cause"], "assert");
+        let reason = "only 17 GiB are free (`free.stdout | int > 20` is false)";
+        assert_eq!(end["reason"], reason);
+        assert_eq!(of_type(&events, "task_end").len(), 2);
+        let one = text.replace("[free.code == 0, free.stdout | int > 20]", "free.code == 1");
+        let run = place.run(&one);
+        run.expect(1, anything, |text: &str| {
+            text.contains("only 17 GiB are free  ") && !text.contains("is false")
+        });
+    }
 }
 
 #[test]
@@ -156,21 +163,24 @@ tasks:
   - {when: count == 1, print: 'counted ${{ list[1] }}'}
   - {loop: list, run: 'echo got ${{ item }}'}
 ";
-    let (_dir, run) = on_sandbox(1, text);
-    let literal = "${{ host.name }}; echo broken #";
-    let wanted = [
-        format!("<{literal}><{literal}><2>"),
-        "counted 2".to_owned(),
-        format!("got {literal}\n"),
-        "got 2".to_owned(),
-    ];
-    run.expect(
-        0,
-        move |out: &str| {
-            wanted.iter().all(|wanted| out.contains(wanted.as_str())) && !out.contains("| broken")
-        },
-        anything,
-    );
+    for place in everywhere(1) {
+        let run = place.run(text);
+        let literal = "${{ host.name }}; echo broken #";
+        let wanted = [
+            format!("<{literal}><{literal}><2>"),
+            "counted 2".to_owned(),
+            format!("got {literal}\n"),
+            "got 2".to_owned(),
+        ];
+        run.expect(
+            0,
+            move |out: &str| {
+                wanted.iter().all(|wanted| out.contains(wanted.as_str()))
+                    && !out.contains("| broken")
+            },
+            anything,
+        );
+    }
 }
 
 /// Each row sets the variable in some places; the last place of the row must win.
@@ -224,15 +234,15 @@ tasks:
   - {set: {a: set, b: set, n: 3}}
   - {print: 'a ${{ a }} b ${{ b }} n ${{ n + 1 }}', vars: {a: task}}
 ";
-    let (_dir, run) = on_sandbox(1, text);
-    run.options(["-e", "b=line"])
-        .expect(0, holds(["a set b line n 4"]), anything);
-    let (_dir, run) = on_sandbox(
-        1,
-        "hosts: all\ntasks: [{when: go, print: went}, {when: not go, print: stayed}]\n",
-    );
-    run.options(["-e", "go=false"])
-        .expect(0, holds(["stayed"]), anything);
+    for place in everywhere(1) {
+        let run = place.run(text);
+        run.options(["-e", "b=line"])
+            .expect(0, holds(["a set b line n 4"]), anything);
+        let run = place
+            .run("hosts: all\ntasks: [{when: go, print: went}, {when: not go, print: stayed}]\n");
+        run.options(["-e", "go=false"])
+            .expect(0, holds(["stayed"]), anything);
+    }
 }
 
 #[test]
@@ -248,21 +258,23 @@ tasks:
   - print: \"${{ each.results | length }} ${{ each.results[1].status }} ${{ each.lines | join(',') }}\"
   - {loop: [], name: none, run: echo never}
 ";
-    let (dir, run) = on_sandbox(2, text);
-    let events = events_of(run, dir.path(), 0);
-    check_stream(&events);
-    let each: Vec<&Value> = of_type(&events, "task_end")
-        .into_iter()
-        .filter(|e| e["name"] == "each")
-        .collect();
-    assert_eq!(each.len(), 2);
-    for end in each {
-        let items = serde_json::json!({"all": 3, "ok": 2, "skipped": 1, "failed": 0});
-        assert_eq!((&end["status"], &end["items"]), (&"ok".into(), &items));
-    }
-    assert!(ended(&events, "sandbox-1").contains(&"none: skipped".to_owned()));
-    for print in of_type(&events, "print") {
-        assert_eq!(print["text"], "3 skipped 1/3 1,3/3 3");
+    for place in everywhere(2) {
+        let run = place.run(text);
+        let events = events_of(run, place.directory(), 0);
+        check_stream(&events);
+        let each: Vec<&Value> = of_type(&events, "task_end")
+            .into_iter()
+            .filter(|e| e["name"] == "each")
+            .collect();
+        assert_eq!(each.len(), 2);
+        for end in each {
+            let items = serde_json::json!({"all": 3, "ok": 2, "skipped": 1, "failed": 0});
+            assert_eq!((&end["status"], &end["items"]), (&"ok".into(), &items));
+        }
+        assert!(ended(&events, "sandbox-1").contains(&"none: skipped".to_owned()));
+        for print in of_type(&events, "print") {
+            assert_eq!(print["text"], "3 skipped 1/3 1,3/3 3");
+        }
     }
 }
 
@@ -275,13 +287,15 @@ fn a_loop_ends_at_its_first_failure_unless_failures_are_borne() {
     };
     let items =
         |all, ok, failed| serde_json::json!({"all": all, "ok": ok, "skipped": 0, "failed": failed});
-    for (policy, wanted) in [("stop", items(3, 1, 1)), ("continue", items(3, 2, 1))] {
-        let (dir, run) = on_sandbox(1, &text(policy));
-        let events = events_of(run, dir.path(), 1);
-        check_stream(&events);
-        let end = of_type(&events, "task_end")[0];
-        assert_eq!(end["status"], "failed", "{policy}");
-        assert_eq!(end["items"], wanted, "{policy}");
+    for place in everywhere(1) {
+        for (policy, wanted) in [("stop", items(3, 1, 1)), ("continue", items(3, 2, 1))] {
+            let run = place.run(&text(policy));
+            let events = events_of(run, place.directory(), 1);
+            check_stream(&events);
+            let end = of_type(&events, "task_end")[0];
+            assert_eq!(end["status"], "failed", "{policy}");
+            assert_eq!(end["items"], wanted, "{policy}");
+        }
     }
 }
 
@@ -301,39 +315,43 @@ tasks:
 
 #[test]
 fn a_rescued_failure_is_no_failure_of_the_run() {
-    let (dir, run) = on_sandbox(2, BLOCKS);
-    let events = events_of(run, dir.path(), 0);
-    check_stream(&events);
-    assert_eq!(
-        ended(&events, "sandbox-1"),
-        ["try: ok", "then: ok", "tidy: ok", "after: ok"]
-    );
-    assert_eq!(
-        ended(&events, "sandbox-2"),
-        ["try: failed", "mend: ok", "tidy: ok", "after: ok"]
-    );
-    let rescued = of_type(&events, "task_end")
-        .into_iter()
-        .find(|end| end["status"] == "failed");
-    assert_eq!(rescued.unwrap()["rescued"], true);
-    let (_dir, run) = on_sandbox(2, BLOCKS);
-    run.expect(
-        0,
-        anything,
-        holds(["2 ok", "7 ok, 1 rescued", "exit 3  rescued"]),
-    );
+    for place in everywhere(2) {
+        let run = place.run(BLOCKS);
+        let events = events_of(run, place.directory(), 0);
+        check_stream(&events);
+        assert_eq!(
+            ended(&events, "sandbox-1"),
+            ["try: ok", "then: ok", "tidy: ok", "after: ok"]
+        );
+        assert_eq!(
+            ended(&events, "sandbox-2"),
+            ["try: failed", "mend: ok", "tidy: ok", "after: ok"]
+        );
+        let rescued = of_type(&events, "task_end")
+            .into_iter()
+            .find(|end| end["status"] == "failed");
+        assert_eq!(rescued.unwrap()["rescued"], true);
+        let run = place.run(BLOCKS);
+        run.expect(
+            0,
+            anything,
+            holds(["2 ok", "7 ok, 1 rescued", "exit 3  rescued"]),
+        );
+    }
 }
 
 #[test]
 fn a_rescue_that_fails_is_a_failure_and_always_is_done() {
     let text = BLOCKS.replace("echo mend", "false");
-    let (dir, run) = on_sandbox(2, &text);
-    let events = events_of(run, dir.path(), 1);
-    assert_eq!(
-        ended(&events, "sandbox-2"),
-        ["try: failed", "mend: failed", "tidy: ok"]
-    );
-    assert_eq!(ended(&events, "sandbox-1").len(), 4);
+    for place in everywhere(2) {
+        let run = place.run(&text);
+        let events = events_of(run, place.directory(), 1);
+        assert_eq!(
+            ended(&events, "sandbox-2"),
+            ["try: failed", "mend: failed", "tidy: ok"]
+        );
+        assert_eq!(ended(&events, "sandbox-1").len(), 4);
+    }
 }
 
 const COUNTING: &str = "echo x >> tries; echo try $(wc -l < tries); test $(wc -l < tries) -ge 3";
@@ -343,22 +361,24 @@ fn a_failed_command_is_tried_again_and_its_lines_are_counted_on() {
     let text = format!(
         "hosts: all\ntasks:\n  - name: flaky\n    run: {COUNTING}\n    retry: {{times: 5, delay: 10ms}}\n    register: r\n  - print: ${{{{ r.attempts }}}} attempts, last ${{{{ r.stdout }}}}\n"
     );
-    let (dir, run) = on_sandbox(2, &text);
-    let events = events_of(run, dir.path(), 0);
-    check_stream(&events);
-    let ends = of_type(&events, "task_end");
-    let flaky: Vec<&&Value> = ends.iter().filter(|end| end["name"] == "flaky").collect();
-    assert_eq!(flaky.len(), 2);
-    assert!(flaky.iter().all(|end| end["attempts"] == 3));
-    let again = of_type(&events, "retry");
-    assert_eq!(again.len(), 4);
-    assert!(
-        again
-            .iter()
-            .all(|retry| retry["task"] == "0.0" && retry["reason"] == "exit 1")
-    );
-    for print in of_type(&events, "print") {
-        assert_eq!(print["text"], "3 attempts, last try 3");
+    for place in everywhere(2) {
+        let run = place.run(&text);
+        let events = events_of(run, place.directory(), 0);
+        check_stream(&events);
+        let ends = of_type(&events, "task_end");
+        let flaky: Vec<&&Value> = ends.iter().filter(|end| end["name"] == "flaky").collect();
+        assert_eq!(flaky.len(), 2);
+        assert!(flaky.iter().all(|end| end["attempts"] == 3));
+        let again = of_type(&events, "retry");
+        assert_eq!(again.len(), 4);
+        assert!(
+            again
+                .iter()
+                .all(|retry| retry["task"] == "0.0" && retry["reason"] == "exit 1")
+        );
+        for print in of_type(&events, "print") {
+            assert_eq!(print["text"], "3 attempts, last try 3");
+        }
     }
 }
 
@@ -373,19 +393,21 @@ tasks:
     run: echo down
     retry: {times: 2, delay: 5ms, until: result.stdout == 'up'}
 ";
-    let (dir, run) = on_sandbox(1, text);
-    let events = events_of(run, dir.path(), 1);
-    let ends = of_type(&events, "task_end");
-    assert_eq!(
-        (&ends[0]["status"], &ends[0]["attempts"]),
-        (&"ok".into(), &3.into())
-    );
-    assert_eq!(
-        (&ends[1]["status"], &ends[1]["attempts"]),
-        (&"failed".into(), &3.into())
-    );
-    assert_eq!(ends[1]["cause"], "unmet");
-    assert_eq!(ends[1]["reason"], "`result.stdout == 'up'` is still false");
+    for place in everywhere(1) {
+        let run = place.run(text);
+        let events = events_of(run, place.directory(), 1);
+        let ends = of_type(&events, "task_end");
+        assert_eq!(
+            (&ends[0]["status"], &ends[0]["attempts"]),
+            (&"ok".into(), &3.into())
+        );
+        assert_eq!(
+            (&ends[1]["status"], &ends[1]["attempts"]),
+            (&"failed".into(), &3.into())
+        );
+        assert_eq!(ends[1]["cause"], "unmet");
+        assert_eq!(ends[1]["reason"], "`result.stdout == 'up'` is still false");
+    }
 }
 
 #[test]
@@ -422,40 +444,42 @@ handlers:
   - {name: maker, run: echo maker}
   - {name: chained, run: echo chained}
 ";
-    let (dir, run) = on_sandbox(2, text);
-    let events = events_of(run, dir.path(), 0);
-    check_stream(&events);
-    for host in ["sandbox-1", "sandbox-2"] {
-        assert_eq!(
-            ended(&events, host),
-            [
-                "one: ok",
-                "two: ok",
-                "same: ok",
-                "there: ok",
-                "again: skipped",
-                "skipped: skipped",
-                "first: ok",
-                "last: ok",
-                "maker: ok",
-                "chained: ok"
-            ]
+    for place in everywhere(2) {
+        let run = place.run(text);
+        let events = events_of(run, place.directory(), 0);
+        check_stream(&events);
+        for host in ["sandbox-1", "sandbox-2"] {
+            assert_eq!(
+                ended(&events, host),
+                [
+                    "one: ok",
+                    "two: ok",
+                    "same: ok",
+                    "there: ok",
+                    "again: skipped",
+                    "skipped: skipped",
+                    "first: ok",
+                    "last: ok",
+                    "maker: ok",
+                    "chained: ok"
+                ]
+            );
+        }
+        let of = |name: &str| {
+            of_type(&events, "task_end")
+                .into_iter()
+                .find(|end| end["name"] == name)
+                .unwrap()
+        };
+        assert_eq!(of("one")["changed"], true);
+        assert_eq!(of("same")["changed"], false);
+        assert_eq!(of("again")["reason"], "made exists");
+        let ends = of_type(&events, "host_end");
+        assert!(
+            ends.iter()
+                .all(|end| end["state"] == "ok" && end["not_started"] == 0)
         );
     }
-    let of = |name: &str| {
-        of_type(&events, "task_end")
-            .into_iter()
-            .find(|end| end["name"] == name)
-            .unwrap()
-    };
-    assert_eq!(of("one")["changed"], true);
-    assert_eq!(of("same")["changed"], false);
-    assert_eq!(of("again")["reason"], "made exists");
-    let ends = of_type(&events, "host_end");
-    assert!(
-        ends.iter()
-            .all(|end| end["state"] == "ok" && end["not_started"] == 0)
-    );
 }
 
 #[test]
@@ -471,22 +495,24 @@ tasks:
   - {name: d, run: echo d}
   - {name: e, tags: [always], run: echo e}
 ";
-    let names = |options: &[&str]| {
-        let (dir, run) = on_sandbox(1, text);
-        let run = run.options(options.iter().map(ToString::to_string));
-        let events = events_of(run, dir.path(), 0);
-        ended(&events, "sandbox-1").join(", ")
-    };
-    assert_eq!(names(&["-t", "x,z"]), "a: ok, b: ok, e: ok");
-    assert_eq!(names(&["-t", "y"]), "b: ok, c: failed, r: ok, e: ok");
-    assert_eq!(names(&["--skip-tags", "y"]), "a: ok, d: ok, e: ok");
-    assert_eq!(names(&["--start-at", "d"]), "d: ok, e: ok");
-    let (_dir, run) = on_sandbox(1, text);
-    run.options(["--start-at", "D"])
-        .expect(2, "", holds(["no task is named `D`"]));
-    let (_dir, run) = on_sandbox(1, "hosts: all\ntasks: [{tags: a, run: echo}]\n");
-    run.options(["-t", "b"])
-        .expect(5, "", holds(["no task is selected"]));
+    for place in everywhere(1) {
+        let names = |options: &[&str]| {
+            let run = place.run(text);
+            let run = run.options(options.iter().map(ToString::to_string));
+            let events = events_of(run, place.directory(), 0);
+            ended(&events, "sandbox-1").join(", ")
+        };
+        assert_eq!(names(&["-t", "x,z"]), "a: ok, b: ok, e: ok");
+        assert_eq!(names(&["-t", "y"]), "b: ok, c: failed, r: ok, e: ok");
+        assert_eq!(names(&["--skip-tags", "y"]), "a: ok, d: ok, e: ok");
+        assert_eq!(names(&["--start-at", "d"]), "d: ok, e: ok");
+        let run = place.run(text);
+        run.options(["--start-at", "D"])
+            .expect(2, "", holds(["no task is named `D`"]));
+        let run = place.run("hosts: all\ntasks: [{tags: a, run: echo}]\n");
+        run.options(["-t", "b"])
+            .expect(5, "", holds(["no task is selected"]));
+    }
 }
 
 #[test]
@@ -498,25 +524,27 @@ tasks:
   - {name: keep, once: true, set: {key: '${{ done.lines | length }}-${{ host.name }}'}}
   - {name: use, print: '${{ key }}'}
 ";
-    let (dir, run) = on_sandbox(4, text);
-    let events = events_of(run, dir.path(), 0);
-    check_stream(&events);
-    let of = |name: &str| {
-        of_type(&events, "task_end")
+    for place in everywhere(4) {
+        let run = place.run(text);
+        let events = events_of(run, place.directory(), 0);
+        check_stream(&events);
+        let of = |name: &str| {
+            of_type(&events, "task_end")
+                .into_iter()
+                .filter(|e| e["name"] == name)
+                .count()
+        };
+        assert_eq!(
+            (of("early"), of("migrate"), of("keep"), of("use")),
+            (4, 1, 1, 4)
+        );
+        let texts: std::collections::BTreeSet<_> = of_type(&events, "print")
             .into_iter()
-            .filter(|e| e["name"] == name)
-            .count()
-    };
-    assert_eq!(
-        (of("early"), of("migrate"), of("keep"), of("use")),
-        (4, 1, 1, 4)
-    );
-    let texts: std::collections::BTreeSet<_> = of_type(&events, "print")
-        .into_iter()
-        .map(|p| p["text"].to_string())
-        .collect();
-    assert_eq!(texts.len(), 1, "{texts:?}");
-    assert!(texts.first().unwrap().starts_with("\"1-sandbox-"));
+            .map(|p| p["text"].to_string())
+            .collect();
+        assert_eq!(texts.len(), 1, "{texts:?}");
+        assert!(texts.first().unwrap().starts_with("\"1-sandbox-"));
+    }
 }
 
 #[test]
@@ -532,19 +560,21 @@ fn a_rollout_goes_in_batches_and_stops_when_too_many_fail() {
             .map(|b| b["hosts"].as_u64().unwrap())
             .collect()
     };
-    let (dir, run) = on_sandbox(8, &text("none"));
-    let events = events_of(run, dir.path(), 0);
-    check_stream(&events);
-    assert_eq!(sizes(&events), [1, 2, 5]);
-    let (dir, run) = on_sandbox(8, &text("*-2|*-3"));
-    let events = events_of(run, dir.path(), 1);
-    assert_eq!(sizes(&events), [1, 2]);
-    let end = events.last().unwrap();
-    assert_eq!(end["stopped_by"], "2 hosts failed; `max_failures` allows 1");
-    let not_started = of_type(&events, "host_end")
-        .into_iter()
-        .filter(|h| h["not_started"] == 1);
-    assert_eq!(not_started.count(), 5);
+    for place in everywhere(8) {
+        let run = place.run(&text("none"));
+        let events = events_of(run, place.directory(), 0);
+        check_stream(&events);
+        assert_eq!(sizes(&events), [1, 2, 5]);
+        let run = place.run(&text("*-2|*-3"));
+        let events = events_of(run, place.directory(), 1);
+        assert_eq!(sizes(&events), [1, 2]);
+        let end = events.last().unwrap();
+        assert_eq!(end["stopped_by"], "2 hosts failed; `max_failures` allows 1");
+        let not_started = of_type(&events, "host_end")
+            .into_iter()
+            .filter(|h| h["not_started"] == 1);
+        assert_eq!(not_started.count(), 5);
+    }
 }
 
 #[test]
@@ -556,13 +586,15 @@ tasks:
   - {name: once, once: true, run: echo x, register: x}
   - {name: after, print: '${{ x.stdout }}'}
 ";
-    let (dir, run) = on_sandbox(5, text);
-    let events = events_of(run, dir.path(), 0);
-    check_stream(&events);
-    let ends = of_type(&events, "task_end");
-    assert_eq!(ends.iter().filter(|end| end["name"] == "once").count(), 1);
-    assert_eq!(ends.len(), 11);
-    assert_eq!(of_type(&events, "batch_start").len(), 3);
+    for place in everywhere(5) {
+        let run = place.run(text);
+        let events = events_of(run, place.directory(), 0);
+        check_stream(&events);
+        let ends = of_type(&events, "task_end");
+        assert_eq!(ends.iter().filter(|end| end["name"] == "once").count(), 1);
+        assert_eq!(ends.len(), 11);
+        assert_eq!(of_type(&events, "batch_start").len(), 3);
+    }
 }
 
 #[test]
@@ -574,16 +606,18 @@ tasks:
     rescue: [{name: mend, run: echo mend}]
   - {name: after, run: echo after}
 ";
-    let (dir, run) = on_sandbox(5, text);
-    let events = events_of(run, dir.path(), 0);
-    check_stream(&events);
-    let count = |name: &str| {
-        of_type(&events, "task_end")
-            .iter()
-            .filter(|e| e["name"] == name)
-            .count()
-    };
-    assert_eq!((count("once"), count("mend"), count("after")), (1, 5, 5));
+    for place in everywhere(5) {
+        let run = place.run(text);
+        let events = events_of(run, place.directory(), 0);
+        check_stream(&events);
+        let count = |name: &str| {
+            of_type(&events, "task_end")
+                .iter()
+                .filter(|e| e["name"] == name)
+                .count()
+        };
+        assert_eq!((count("once"), count("mend"), count("after")), (1, 5, 5));
+    }
 }
 
 #[test]
@@ -593,13 +627,15 @@ tasks:
   - {name: few, fanout: 1, run: 'mkdir \"$FANRUN_SANDBOX_ROOT\"/lock && sleep 0.05 && rmdir \"$FANRUN_SANDBOX_ROOT\"/lock'}
   - {name: batched, rollout: {batches: 2}, run: echo}
 ";
-    let (dir, run) = on_sandbox(5, text);
-    let events = events_of(run, dir.path(), 0);
-    let sizes: Vec<_> = of_type(&events, "batch_start")
-        .into_iter()
-        .map(|b| b["hosts"].clone())
-        .collect();
-    assert_eq!(sizes, [2, 2, 1]);
+    for place in everywhere(5) {
+        let run = place.run(text);
+        let events = events_of(run, place.directory(), 0);
+        let sizes: Vec<_> = of_type(&events, "batch_start")
+            .into_iter()
+            .map(|b| b["hosts"].clone())
+            .collect();
+        assert_eq!(sizes, [2, 2, 1]);
+    }
 }
 
 #[test]
@@ -614,21 +650,23 @@ tasks:
   - {{name: port, wait_for: {{port: {port}, address: 127.0.0.1}}, timeout: 300ms}}
 "
     );
-    let (dir, run) = on_sandbox(1, &text);
-    let events = events_of(run, dir.path(), 1);
-    check_stream(&events);
-    let told = ended(&events, "sandbox-1");
-    assert_eq!(told[1..], ["path: ok", "connection: ok", "port: failed"]);
-    let last = of_type(&events, "task_end").pop().unwrap();
-    assert_eq!(
-        last["reason"],
-        format!("port {port} accepted no connection in 0.3s")
-    );
-    assert_eq!(
-        of_type(&events, "host_ready").len(),
-        2,
-        "a new connection was opened"
-    );
+    for place in everywhere(1) {
+        let run = place.run(&text);
+        let events = events_of(run, place.directory(), 1);
+        check_stream(&events);
+        let told = ended(&events, "sandbox-1");
+        assert_eq!(told[1..], ["path: ok", "connection: ok", "port: failed"]);
+        let last = of_type(&events, "task_end").pop().unwrap();
+        assert_eq!(
+            last["reason"],
+            format!("port {port} accepted no connection in 0.3s")
+        );
+        assert_eq!(
+            of_type(&events, "host_ready").len(),
+            2,
+            "a new connection was opened"
+        );
+    }
 }
 
 #[test]
@@ -641,9 +679,11 @@ tasks:
   - {name: here, delegate_to: localhost, run: 'echo \"${FANRUN_SANDBOX-none}\"', register: here}
   - assert: [back.stdout == own.stdout, there.stdout == 'sandbox-3 ' ~ host.name, here.stdout == 'none']
 ";
-    let (dir, run) = on_sandbox(3, text);
-    let events = events_of(run, dir.path(), 0);
-    check_stream(&events);
+    for place in everywhere(3) {
+        let run = place.run(text);
+        let events = events_of(run, place.directory(), 0);
+        check_stream(&events);
+    }
     let (_dir, run) = on_sandbox(
         3,
         "hosts: sandbox-1\ntasks:\n  - {run: x, delegate_to: all}\n  - {run: x, delegate_to: sandbox-9}\n",
@@ -667,23 +707,25 @@ tasks:
     register: there
   - print: '${{ host.name }} had ${{ there.stdout }}'
 ";
-    let (dir, run) = on_sandbox(4, text);
-    let events = events_of(run, dir.path(), 0);
-    check_stream(&events);
-    let said = |host: &str| {
-        let mut lines = of_type(&events, "line").into_iter();
-        let last = lines.rfind(|line| line["host"] == host);
-        last.unwrap()["text"].as_str().unwrap().to_owned()
-    };
-    assert!(said("sandbox-1").ends_with(" sandbox-4 sandbox-1"));
-    assert!(said("sandbox-2").starts_with("none "));
-    assert!(said("sandbox-2").ends_with(" sandbox-2"));
-    assert!(said("sandbox-3").ends_with(" sandbox-3 sandbox-3"));
-    let ready = of_type(&events, "host_ready").len();
-    assert_eq!(
-        ready, 4,
-        "one connection a host, and one to the deputy of the first"
-    );
+    for place in everywhere(4) {
+        let run = place.run(text);
+        let events = events_of(run, place.directory(), 0);
+        check_stream(&events);
+        let said = |host: &str| {
+            let mut lines = of_type(&events, "line").into_iter();
+            let last = lines.rfind(|line| line["host"] == host);
+            last.unwrap()["text"].as_str().unwrap().to_owned()
+        };
+        assert!(said("sandbox-1").ends_with(" sandbox-4 sandbox-1"));
+        assert!(said("sandbox-2").starts_with("none "));
+        assert!(said("sandbox-2").ends_with(" sandbox-2"));
+        assert!(said("sandbox-3").ends_with(" sandbox-3 sandbox-3"));
+        let ready = of_type(&events, "host_ready").len();
+        assert_eq!(
+            ready, 4,
+            "one connection a host, and one to the deputy of the first"
+        );
+    }
 
     let text = "hosts: sandbox-[1-3]
 vars: {deputies: {sandbox-1: sandbox-2, sandbox-2: sandbox-9}}
@@ -728,39 +770,48 @@ tasks:
     run.expect(2, "", holds(["p.yml:3:27", "for host sandbox-1"]));
 }
 
-#[test]
-fn tasks_of_another_file_stand_where_they_are_included() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir(dir.path().join("parts")).unwrap();
-    let script = "#!/bin/sh\necho script $1\n";
-    write(dir.path(), "parts/x.sh", script);
-    let inner = "- {name: inner, print: 'inner ${{ word }}'}\n";
-    write(dir.path(), "parts/inner.yml", inner);
-    let part = "- {name: part, script: x.sh, args: ['${{ word }}']}\n- include: inner.yml\n";
-    write(dir.path(), "parts/part.yml", part);
-    let book = "hosts: all
+const INCLUDING: &str = "hosts: all
 tasks:
   - {include: parts/part.yml, vars: {word: one}, tags: a}
   - {include: parts/part.yml, vars: {word: two}, when: host.name == 'x'}
 ";
-    let book = write(dir.path(), "p.yml", book);
-    let run = || Fanrun::new(["run", &book, "--sandbox", "1"]);
-    let events = events_of(run(), dir.path(), 0);
-    let told = ended(&events, "sandbox-1");
-    assert_eq!(
-        told,
-        ["part: ok", "inner: ok", "part: skipped", "inner: skipped"]
-    );
-    assert_eq!(of_type(&events, "line")[0]["text"], "script one");
-    assert_eq!(of_type(&events, "print")[0]["text"], "inner one");
-    let place = of_type(&events, "task_end")[1]["place"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    assert!(place.ends_with("parts/inner.yml:1"), "{place}");
-    let tagged = events_of(run().options(["-t", "a"]), dir.path(), 0);
-    assert_eq!(ended(&tagged, "sandbox-1").len(), 2);
 
+/// What that playbook includes.
+fn write_parts(dir: &Path) {
+    std::fs::create_dir(dir.join("parts")).unwrap();
+    let script = "#!/bin/sh\necho script $1\n";
+    write(dir, "parts/x.sh", script);
+    let inner = "- {name: inner, print: 'inner ${{ word }}'}\n";
+    write(dir, "parts/inner.yml", inner);
+    let part = "- {name: part, script: x.sh, args: ['${{ word }}']}\n- include: inner.yml\n";
+    write(dir, "parts/part.yml", part);
+}
+
+#[test]
+fn tasks_of_another_file_stand_where_they_are_included() {
+    for place in everywhere(1) {
+        let dir = place.directory();
+        write_parts(dir);
+        let run = || place.run(INCLUDING);
+        let events = events_of(run(), dir, 0);
+        let told = ended(&events, "sandbox-1");
+        assert_eq!(
+            told,
+            ["part: ok", "inner: ok", "part: skipped", "inner: skipped"]
+        );
+        assert_eq!(of_type(&events, "line")[0]["text"], "script one");
+        assert_eq!(of_type(&events, "print")[0]["text"], "inner one");
+        let place = of_type(&events, "task_end")[1]["place"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(place.ends_with("parts/inner.yml:1"), "{place}");
+        let tagged = events_of(run().options(["-t", "a"]), dir, 0);
+        assert_eq!(ended(&tagged, "sandbox-1").len(), 2);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    write_parts(dir.path());
+    let book = write(dir.path(), "p.yml", INCLUDING);
     write(
         dir.path(),
         "parts/inner.yml",
@@ -784,6 +835,33 @@ tasks:
     );
 }
 
+/// `cwd` is where commands begin and what is looked for by them; files go below the login folder.
+#[test]
+fn a_working_directory_is_that_of_commands() {
+    let text = "plays:
+  - {hosts: all, tasks: [mkdir sub]}
+  - hosts: all
+    cwd: sub
+    tasks:
+      - {name: make, run: touch made}
+      - {name: comes, wait_for: {path: made}}
+      - {name: made, run: 'false', creates: made}
+      - {name: copy, upload: {src: p.yml, dest: copied}, creates: copied}
+      - {name: copied, upload: {src: p.yml, dest: copied}, creates: copied}
+      - {name: below, ls: ., register: seen}
+      - assert: seen.rows | map(attribute='name') | sort == ['copied', 'sub']
+";
+    let (dir, run) = on_sandbox(1, text);
+    let events = events_of(run, dir.path(), 0);
+    let of = |name: &str| {
+        let mut ends = of_type(&events, "task_end").into_iter();
+        ends.find(|end| end["name"] == name).unwrap()
+    };
+    assert_eq!(of("made")["reason"], "made exists");
+    assert_eq!(of("copied")["reason"], "copied exists");
+    assert_eq!(of("copy")["status"], "ok");
+}
+
 #[test]
 fn a_check_connects_and_looks_but_changes_nothing() {
     let text = "hosts: all
@@ -797,33 +875,39 @@ tasks:
   - {name: files, ls: .}
 handlers: [{name: told, run: echo told}]
 ";
-    let (dir, run) = on_sandbox(1, text);
-    let events = events_of(run.options(["--check"]), dir.path(), 0);
-    check_stream(&events);
-    let wanted = [
-        "make: skipped",
-        "depends: skipped",
-        "further: skipped",
-        "known: ok",
-        "shown: ok",
-        "here: skipped",
-        "files: ok",
-    ];
-    assert_eq!(ended(&events, "sandbox-1"), wanted);
-    let said: Vec<_> = of_type(&events, "print")
-        .into_iter()
-        .map(|p| p["text"].clone())
-        .collect();
-    assert_eq!(
-        said,
-        [
-            "would run: touch sandbox-1",
-            "known sandbox-1",
-            "would run here: touch here"
-        ]
-    );
-    assert_eq!(of_type(&events, "host_ready").len(), 1);
-    assert_eq!(of_type(&events, "entry").len(), 0, "the file was not made");
+    for place in everywhere(1) {
+        let run = place.run(text);
+        let events = events_of(run.options(["--check"]), place.directory(), 0);
+        check_stream(&events);
+        let wanted = [
+            "make: skipped",
+            "depends: skipped",
+            "further: skipped",
+            "known: ok",
+            "shown: ok",
+            "here: skipped",
+            "files: ok",
+        ];
+        assert_eq!(ended(&events, "sandbox-1"), wanted);
+        let said: Vec<_> = of_type(&events, "print")
+            .into_iter()
+            .map(|p| p["text"].clone())
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "would run: touch sandbox-1",
+                "known sandbox-1",
+                "would run here: touch here"
+            ]
+        );
+        assert_eq!(of_type(&events, "host_ready").len(), 1);
+        let listed = of_type(&events, "entry").into_iter();
+        let made = |entry: &Value| entry["path"].to_string().contains("sandbox-1");
+        assert!(!listed.into_iter().any(made), "the file was not made");
+        let file = place.directory().join("sandbox-1/sandbox-1");
+        assert!(!file.exists(), "the file was not made");
+    }
 }
 
 #[test]
@@ -835,23 +919,26 @@ tasks:
 vars: {where: production}
 ";
     // Nobody is there.
-    let (_dir, run) = on_sandbox(3, text);
-    run.expect(
-        1,
-        "",
-        holds([
-            "nobody is there to answer `Deploy to production?`",
-            "1 failed, 2 cancelled",
-        ]),
-    );
-    for (keys, code, said) in [("yes\n", 0, "3 ok"), ("no\n", 1, "the answer to")] {
-        let (_dir, run) = on_sandbox(3, text);
-        let mut terminal = run.spawn_on_terminal(100, 30);
-        terminal.await_screen("Deploy to production? [yes/no]");
-        terminal.type_keys(keys);
-        let asked_once =
-            move |screen: &str| screen.matches("[yes/no]").count() == 1 && screen.contains(said);
-        terminal.expect(code, asked_once);
+    for place in everywhere(3) {
+        let run = place.run(text);
+        run.expect(
+            1,
+            "",
+            holds([
+                "nobody is there to answer `Deploy to production?`",
+                "1 failed, 2 cancelled",
+            ]),
+        );
+        for (keys, code, said) in [("yes\n", 0, "3 ok"), ("no\n", 1, "the answer to")] {
+            let run = place.run(text);
+            let mut terminal = run.spawn_on_terminal(100, 30);
+            terminal.await_screen("Deploy to production? [yes/no]");
+            terminal.type_keys(keys);
+            let asked_once = move |screen: &str| {
+                screen.matches("[yes/no]").count() == 1 && screen.contains(said)
+            };
+            terminal.expect(code, asked_once);
+        }
     }
 }
 
@@ -968,33 +1055,31 @@ tasks:
   - {{name: slow, local: 'sleep 0.2; exit 1', restart: {{times: 50, within: 1s}}, timeout: 700ms}}
 "
     );
-    let (dir, run) = {
-        let dir = tempfile::tempdir().unwrap();
-        let text = text.replace("FOLDER", dir.path().to_str().unwrap());
-        let path = write(dir.path(), "p.yml", &text);
-        (dir, Fanrun::new(["run", &path, "--sandbox", "1"]))
-    };
-    let events = events_of(run, dir.path(), 1);
-    check_stream(&events);
-    let wanted = [
-        "recovers: ok",
-        "told: ok",
-        "dies: failed",
-        "missing: failed",
-        "slow: timed_out",
-    ];
-    assert_eq!(ended(&events, "sandbox-1"), wanted);
-    let end = |name: &str| {
-        let mut ends = of_type(&events, "task_end").into_iter();
-        ends.find(|end| end["name"] == name).unwrap()
-    };
-    let reason = "it died 3 times within 5s, the last time with exit 7";
-    assert_eq!(end("dies")["reason"], reason);
-    assert_eq!(end("dies")["attempts"], 3);
-    assert!(end("missing")["attempts"].is_null(), "one attempt");
-    let lines = of_type(&events, "line").into_iter();
-    assert_eq!(lines.filter(|line| line["text"] == "up").count(), 3);
-    assert!(of_type(&events, "retry").len() >= 5);
+    for place in everywhere(1) {
+        let folder = place.directory().to_str().unwrap();
+        let run = place.run(&text.replace("FOLDER", folder));
+        let events = events_of(run, place.directory(), 1);
+        check_stream(&events);
+        let wanted = [
+            "recovers: ok",
+            "told: ok",
+            "dies: failed",
+            "missing: failed",
+            "slow: timed_out",
+        ];
+        assert_eq!(ended(&events, "sandbox-1"), wanted);
+        let end = |name: &str| {
+            let mut ends = of_type(&events, "task_end").into_iter();
+            ends.find(|end| end["name"] == name).unwrap()
+        };
+        let reason = "it died 3 times within 5s, the last time with exit 7";
+        assert_eq!(end("dies")["reason"], reason);
+        assert_eq!(end("dies")["attempts"], 3);
+        assert!(end("missing")["attempts"].is_null(), "one attempt");
+        let lines = of_type(&events, "line").into_iter();
+        assert_eq!(lines.filter(|line| line["text"] == "up").count(), 3);
+        assert!(of_type(&events, "retry").len() >= 5);
+    }
 }
 
 /// Ctrl-C ends it, and it is not started again.
@@ -1023,31 +1108,33 @@ tasks:
   - {name: three, run: echo third}
   - {name: four, run: echo fourth}
 ";
-    let answered = |answers: &'static [(&str, &str)], code: i32, words: Vec<&'static str>| {
-        let (_dir, run) = on_sandbox(2, text);
-        let mut run = run.options(["--step"]).spawn_on_terminal(100, 40);
-        for (task, answer) in answers {
-            run.await_screen(&format!("{task}  (2 hosts)  [y]es"));
-            run.type_keys(&format!("{answer}\r"));
-        }
-        run.expect(code, move |screen: &str| {
-            let all = ["first", "second", "third", "fourth"];
-            let said = |word: &&str| screen.contains(&format!("│ {word}"));
-            let said: Vec<&str> = all.into_iter().filter(said).collect();
-            said == words
-        });
-    };
-    answered(
-        &[
-            ("one", "y"),
-            ("two", "no"),
-            ("three", "what?"),
-            ("three", "c"),
-        ],
-        0,
-        vec!["first", "third", "fourth"],
-    );
-    answered(&[("one", "y"), ("two", "q")], 6, vec!["first"]);
+    for place in everywhere(2) {
+        let answered = |answers: &'static [(&str, &str)], code: i32, words: Vec<&'static str>| {
+            let run = place.run(text);
+            let mut run = run.options(["--step"]).spawn_on_terminal(100, 40);
+            for (task, answer) in answers {
+                run.await_screen(&format!("{task}  (2 hosts)  [y]es"));
+                run.type_keys(&format!("{answer}\r"));
+            }
+            run.expect(code, move |screen: &str| {
+                let all = ["first", "second", "third", "fourth"];
+                let said = |word: &&str| screen.contains(&format!("│ {word}"));
+                let said: Vec<&str> = all.into_iter().filter(said).collect();
+                said == words
+            });
+        };
+        answered(
+            &[
+                ("one", "y"),
+                ("two", "no"),
+                ("three", "what?"),
+                ("three", "c"),
+            ],
+            0,
+            vec!["first", "third", "fourth"],
+        );
+        answered(&[("one", "y"), ("two", "q")], 6, vec!["first"]);
+    }
     let (_dir, run) = on_sandbox(1, text);
     run.options(["--step"])
         .expect(2, "", holds(["there is no terminal to ask on"]));
@@ -1102,25 +1189,27 @@ fn the_files_of_a_run_are_named_with_their_checksums() {
 
 #[test]
 fn a_port_that_opens_ends_the_wait() {
-    let port = crate::sshd::free_port(&[std::net::Ipv4Addr::LOCALHOST]);
-    let text = format!(
-        "hosts: all
+    for place in everywhere(1) {
+        let port = crate::sshd::free_port(&[std::net::Ipv4Addr::LOCALHOST]);
+        let text = format!(
+            "hosts: all
 tasks:
   - {{name: port, wait_for: {{port: {port}, address: 127.0.0.1}}, timeout: 20s}}
   - {{name: after, print: it is there}}
 "
-    );
-    let (dir, run) = on_sandbox(1, &text);
-    let opener = std::thread::spawn(move || {
-        // The first look must find nothing.
-        std::thread::sleep(Duration::from_millis(300));
-        std::net::TcpListener::bind(("127.0.0.1", port)).unwrap()
-    });
-    let events = events_of(run, dir.path(), 0);
-    drop(opener.join().unwrap());
-    assert_eq!(ended(&events, "sandbox-1"), ["port: ok", "after: ok"]);
-    let took = of_type(&events, "task_end")[0]["took"].as_f64().unwrap();
-    assert!(took > 0.2, "{took}");
+        );
+        let run = place.run(&text);
+        let opener = std::thread::spawn(move || {
+            // The first look must find nothing.
+            std::thread::sleep(Duration::from_millis(300));
+            std::net::TcpListener::bind(("127.0.0.1", port)).unwrap()
+        });
+        let events = events_of(run, place.directory(), 0);
+        drop(opener.join().unwrap());
+        assert_eq!(ended(&events, "sandbox-1"), ["port: ok", "after: ok"]);
+        let took = of_type(&events, "task_end")[0]["took"].as_f64().unwrap();
+        assert!(took > 0.2, "{took}");
+    }
 }
 
 /// Over a real server: conditions are looked at, and no command, script or copy is done.

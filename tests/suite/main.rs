@@ -4,7 +4,8 @@
 //! `sshd` and `dropbear` are real servers on loopback with keys of their own; `proxy` delays,
 //! cuts and corrupts a TCP stream; `evil` speaks anything but good SSH; `sftp_servers` are the SFTP
 //! servers of the field, `evil_sftp` is one that lies; `fanrun` runs the program and compares
-//! stdout, stderr and status every time; `processes` finds what was left running.
+//! stdout, stderr and status every time; `places` run one
+//! playbook on the sandbox and over sshd; `processes` finds what was left running.
 //!
 //! Tests stand in files of their own beside the fixtures. A server that is not installed fails
 //! its tests with the line that installs it: a skipped test would look like a passed one.
@@ -25,6 +26,7 @@ mod dropbear;
 mod evil;
 mod evil_sftp;
 mod fanrun;
+mod places;
 mod processes;
 mod proxy;
 mod sftp_servers;
