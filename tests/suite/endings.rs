@@ -182,6 +182,37 @@ fn nothing_gets_away_from_a_timeout() {
     });
 }
 
+/// Where all tools are BusyBox's, and where a process is named like the columns of /proc.
+#[test]
+fn nothing_gets_away_where_tools_and_names_are_odd() {
+    let tools = tempfile::tempdir().unwrap();
+    let dir = tools.path().display().to_string();
+    let installed = std::process::Command::new("busybox")
+        .args(["--install", "-s", &dir])
+        .status();
+    assert!(installed.unwrap().success());
+    let odd = tools.path().join("a) S 1 2 3\n4");
+    std::fs::copy("/usr/bin/tail", &odd).unwrap();
+    let odd = format!("'{}'", odd.display());
+    let sshd = Sshd::builder()
+        .config(&format!("SetEnv HOME={dir} PATH={dir}"))
+        .start();
+    for escape in [
+        "(setsid env MARKER=1 tail -f /dev/null &) ; sleep 300",
+        "env MARKER=1 ODD -f /dev/null & sleep 300",
+        "(setsid env MARKER=1 ODD -f /dev/null &) ; sleep 300",
+    ] {
+        let marker = processes::marker("odd");
+        let text = escape.replace("MARKER", &marker).replace("ODD", &odd);
+        Fanrun::exec(&sshd, &text)
+            .options(["--timeout", "1s"])
+            .within(Duration::from_secs(20))
+            .expect(1, "", holds(["timed out after 1s, killed"]));
+        let left = processes::with_environment(&marker);
+        assert!(left.is_empty(), "{escape}: {left:?}");
+    }
+}
+
 #[test]
 fn a_daemon_that_an_earlier_task_left_is_not_ended() {
     let sshd = Sshd::start();

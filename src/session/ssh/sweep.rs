@@ -39,9 +39,12 @@ pub(super) struct Memory(String);
 /// runs a text as the account that the command runs as.
 ///
 /// `list` prints `pid ppid pgrp session start state` of every process; a command name may hold
-/// anything, so what follows its last `) ` is taken. Without /proc, ps(1) gives process groups in
-/// place of sessions and no start times.
-const SCRIPT: &str = r#"sig=$1 tok=$2 old=" $3 " conn=$4 age=$5 as=$6 me=$$ up=$PPID
+/// anything but has at most 15 bytes, so what follows its last `) ` is taken, with as many further
+/// lines as make it whole. `having` gives those whose environment holds a text; not as a fixed
+/// string (`-F`), for which BusyBox looks no further than the first variable. Without /proc, ps(1) gives process groups in place of sessions and no
+/// start times. Numbers that may pass 2^31 (ticks since the boot) stay text in awk: mawk rounds
+/// them. A list without a process is no answer.
+const SCRIPT: &str = r#"sig=$1 tok=$2 old=$3 conn=$4 age=$5 as=$6 me=$$ up=$PPID
 end() {
 [ -z "$as" ] || eval "$as 'kill -s $1 $live'" >/dev/null 2>&1
 kill -s "$1" $live 2>/dev/null
@@ -51,112 +54,107 @@ now=$(cut -d. -f1 /proc/uptime 2>/dev/null)
 since=$(( (${now:-0} - age) * ${ticks:-100} ))
 list() {
 if [ -r /proc/self/stat ]; then
-for f in /proc/[0-9]*/stat; do
-t=
-{ while IFS= read -r x || [ -n "$x" ]; do t="$t$x"; done <"$f"; } 2>/dev/null
-[ -n "$t" ] || continue
-p=${t%% *}
-set -f; set -- ${t##*) }; set +f
-echo "$p $2 $3 $4 ${20} $1"
-done
+printf '%s\n' /proc/[0-9]*/stat | xargs cat 2>/dev/null | awk '{
+t = t $0
+rest = t
+sub(/^.*\) /, "", rest)
+if (split(rest, f, " ") < 20) { t = t " "; next }
+print t + 0, f[2], f[3], f[4], f[20], f[1]
+t = ""
+}'
 else
-ps -A -o pid= -o ppid= -o pgid= -o stat= | while read -r p q g s; do echo "$p $q $g $g 0 $s"; done
+ps -A -o pid= -o ppid= -o pgid= -o stat= | awk '{ print $1, $2, $3, $3, 0, $4 }'
 fi
 }
-same() {
-[ -r "/proc/$1/environ" ] || return 0
-e=$(tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null | grep '^SSH_CONNECTION=')
-[ "$e" = "SSH_CONNECTION=$SSH_CONNECTION" ] && return 0
-[ -z "$e" ] && [ -z "$FANRUN_SANDBOX" ]
-}
-older() {
-if [ -z "$lead" ] || [ "$1" -lt "$lead" ]; then lead=$1 first=${2#p}; fi
+having() {
+sed 's,.*,/proc/&/environ,' | xargs grep -l$1 "$2" /dev/null 2>/dev/null | tr -dc '0-9\n' | tr '\n' ' '
 }
 pass() {
 all=$(list)
-hits=" $(grep -lF "SSH_CONNECTION=${conn:-$SSH_CONNECTION}" /proc/[0-9]*/environ 2>/dev/null | tr -dc '0-9\n' | tr '\n' ' ') "
-lead= first=0 past=" "
-mine=$(echo "$all" | while read -r p q g s b z; do [ "$p" = "$me" ] && echo "$s"; done)
-theirs=$(echo "$all" | while read -r p q g s b z; do [ "$p" = "$up" ] && echo "$s"; done)
-want=" "
-sess=" "
-for w in $old; do
-case $w in
-s*) sess="$sess${w#s} ";;
-p*) older "${w#*:}" "${w%%:*}";;
-esac
-done
-while read -r p q g s b z; do
-[ "$p" = "$me" ] && continue
-[ "$p" = "$up" ] && continue
-if [ -z "$conn" ] && [ "$q" = "$up" ] && same "$p"; then
-want="$want$p "
-older "$b" "$p"
-if [ "$s" = "$p" ] && [ "$s" != "$mine" ] && [ "$s" != "$theirs" ]; then
-case $sess in *" $p "*) ;; *) sess="$sess$p ";; esac
-fi
-fi
-case $old in *" p$p:$b "*) [ "$b" = 0 ] || want="$want$p ";; esac
-done <<E
-$all
-E
-while read -r p q g s b z; do
-case $hits in *" $p "*) ;; *) continue;; esac
-case $p in "$me"|"$up") continue;; esac
-[ "$q" = "$me" ] && continue
-if [ "$b" -lt "${lead:-$since}" ] || { [ "$b" = "$lead" ] && [ "$p" -lt "$first" ]; }; then
-past="$past$p "
+hits=$(echo "$all" | cut -d' ' -f1 | having w "SSH_CONNECTION=${conn:-$SSH_CONNECTION}")
+kids=$(echo "$all" | awk -v up="$up" '$2 == up { print $1 }')
+if [ -z "$FANRUN_SANDBOX" ]; then others=$(echo "$kids" | having "" SSH_CONNECTION=); else others=$kids; fi
+found=$(echo "$all" | awk -v me="$me" -v up="$up" -v since="$since" -v conn="$conn" \
+-v old="$old" -v hits="$hits" -v others="$(echo $others)" '
+function older(start, pid) {
+if (lead == "" || start + 0 < lead + 0) { lead = start; first = pid }
+}
+BEGIN {
+n = split(hits, w, " "); for (i = 1; i <= n; i++) hit[w[i]]
+n = split(others, w, " "); for (i = 1; i <= n; i++) if (!(w[i] in hit)) other[w[i]]
+n = split(old, w, " ")
+for (i = 1; i <= n; i++) {
+if (w[i] ~ /^s/) { sess[substr(w[i], 2)]; continue }
+split(substr(w[i], 2), x, ":")
+older(x[2], x[1])
+if (x[2] != 0) seen[x[1] ":" x[2]]
+}
+}
+NF == 6 {
+p[++all] = $1; q[all] = $2; s[all] = $4; b[all] = $5; z[all] = $6
+if ($1 == me) mine = $4
+if ($1 == up) theirs = $4
+}
+END {
+if (!all) exit 1
+for (i = 1; i <= all; i++) {
+if (p[i] == me || p[i] == up) continue
+if (conn == "" && q[i] == up && !(p[i] in other)) {
+want[p[i]]
+older(b[i], p[i])
+if (s[i] == p[i] && s[i] != mine && s[i] != theirs) sess[s[i]]
+}
+if ((p[i] ":" b[i]) in seen) want[p[i]]
+}
+from = lead == "" ? since : lead
+for (i = 1; i <= all; i++) {
+if (!(p[i] in hit) || p[i] == me || p[i] == up || q[i] == me) continue
+if (b[i] + 0 < from + 0 || (lead != "" && b[i] == lead && p[i] + 0 < first + 0) || q[i] in past || s[i] in past) {
+past[p[i]]
 continue
-fi
-case $past in *" $q "*|*" $s "*) past="$past$p "; continue;; esac
-case $want in *" $p "*) ;; *) want="$want$p ";; esac
-case $s in "$mine"|"$theirs") continue;; esac
-case $sess in *" $s "*) ;; *) sess="$sess$s ";; esac
-done <<E
-$all
+}
+want[p[i]]
+if (s[i] != mine && s[i] != theirs) sess[s[i]]
+}
+do {
+more = 0
+for (i = 1; i <= all; i++) {
+if (p[i] in want || p[i] == me || p[i] == up) continue
+if (!(s[i] in sess) && (q[i] == me || q[i] == up || !(q[i] in want))) continue
+want[p[i]]
+more = 1
+}
+} while (more)
+for (i in sess) ids = ids " s" i
+for (i = 1; i <= all; i++) {
+if (!(p[i] in want) || z[i] ~ /^[ZX]/) continue
+n_live++
+live = live " " p[i]
+ids = ids " p" p[i] ":" b[i]
+}
+if (lead != "") ids = ids " p" first ":" lead
+print n_live + 0
+print live
+print ids
+}') || exit 1
+{ read -r n; read -r live; read -r ids; } <<E
+$found
 E
-more=1
-while [ "$more" = 1 ]; do
-more=0
-while read -r p q g s b z; do
-[ "$p" = "$me" ] && continue
-[ "$p" = "$up" ] && continue
-case $want in *" $p "*) continue;; esac
-case $sess in *" $s "*) want="$want$p "; more=1; continue;; esac
-case $q in "$me"|"$up") continue;; esac
-case $want in *" $q "*) want="$want$p "; more=1;; esac
-done <<E
-$all
-E
-done
-n=0 ids=
-for s in $sess; do ids="$ids s$s"; done
-live=
-while read -r p q g s b z; do
-case $want in *" $p "*) ;; *) continue;; esac
-case $z in Z*|X*) continue;; esac
-n=$((n+1))
-live="$live $p"
-ids="$ids p$p:$b"
-done <<E
-$all
-E
-[ -z "$lead" ] || ids="$ids p$first:$lead"
 }
 pass
-found=$n
+count=$n
 if [ "$sig" != 0 ] && [ "$n" -gt 0 ]; then
 end "$sig"
 if [ "$sig" = KILL ]; then
 for again in 1 2 3; do
-old=" $ids "
+old=$ids
 pass
 [ "$n" -gt 0 ] || break
 end KILL
 done
 fi
 fi
-echo "$tok $found$ids"
+echo "$tok $count $ids"
 "#;
 
 /// The command that is swept.
