@@ -51,6 +51,7 @@ impl Reach {
         };
         let sizing = Sizing {
             window: sizes.window,
+            packet: sizes.packet,
             channel_buffer: sizes.channel_buffer,
             ..Sizing::default()
         };

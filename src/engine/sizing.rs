@@ -16,7 +16,9 @@ pub struct Sizes {
     pub keep_open: bool,
     /// The channel window of a command, in bytes.
     pub window: u32,
-    /// Messages (of at most 32 KiB) that may wait in one channel.
+    /// The largest message in a channel, in bytes.
+    pub packet: u32,
+    /// Messages of at most `packet` bytes that may wait in one channel.
     pub channel_buffer: usize,
     /// What each lane keeps in memory, in bytes, before it uses the disk.
     pub backlog_memory: usize,
@@ -31,12 +33,18 @@ pub fn size(hosts: usize, fanout: usize, descriptors: u64) -> Sizes {
     let at_once = fanout.min(hosts.max(1));
     // What one channel may hold back while nobody reads it. Together they stay below 32 MiB.
     let channel_buffer = (32 * 1024 / 32 / at_once).clamp(2, 32);
-    let window = if at_once > 256 { 256 << 10 } else { 2 << 20 };
+    // Several messages and read buffers of each session wait while nobody reads: where there are
+    // many sessions they are smaller, at the price of more of them.
+    let (window, packet) = match at_once {
+        ..=256 => (2 << 20, 32 << 10),
+        _ => (256 << 10, 16 << 10),
+    };
     let backlog_memory = ((16 << 20) / at_once).clamp(16 << 10, 256 << 10);
     Sizes {
         fanout,
         keep_open: hosts <= room,
         window,
+        packet,
         channel_buffer,
         backlog_memory,
     }

@@ -9,7 +9,7 @@
 //!
 //! Small blocks of one stream that follow each other are joined, and what is known of a block goes
 //! into the file with it, so that millions of tiny blocks cost no more memory than a few large ones.
-//! Reads and writes go to the page cache in pieces of about 64 KiB and are done in place.
+//! Reads and writes go to the page cache in pieces of up to 64 KiB and are done in place.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -33,8 +33,8 @@ pub const DEFAULT_SPILL: u64 = 1 << 30;
 /// What a queued block costs in memory beside its bytes.
 const ENTRY_COST: usize = 64;
 
-/// How much is read from the file, and written to it, at once.
-const PAGE: usize = MAX_BLOCK;
+/// How much is read from the file, and written to it, at once: half of the memory within these.
+const PAGES: std::ops::RangeInclusive<usize> = (4 << 10)..=MAX_BLOCK;
 
 /// Before each block in the file: stream, lines, length, first line.
 const HEADER: usize = 1 + 4 + 4 + 8;
@@ -52,6 +52,7 @@ pub struct Full(pub Block);
 #[derive(Debug)]
 pub struct Backlog {
     memory: usize,
+    page: usize,
     budget: SpillBudget,
     dir: PathBuf,
     front: Queue,
@@ -126,12 +127,13 @@ impl Backlog {
         Self::with(DEFAULT_MEMORY, std::env::temp_dir(), budget)
     }
 
-    /// A backlog that keeps about `memory` bytes in memory (never less than two blocks' worth) and
+    /// A backlog that keeps about `memory` bytes in memory (never less than two blocks) and
     /// has its spill file in `dir`, which is used only when the memory is full.
     #[must_use]
     pub fn with(memory: usize, dir: PathBuf, budget: SpillBudget) -> Self {
         Self {
             memory,
+            page: (memory / 2).clamp(*PAGES.start(), *PAGES.end()),
             budget,
             dir,
             front: Queue::default(),
@@ -149,12 +151,12 @@ impl Backlog {
     /// that was the budget or the disk.
     pub fn push(&mut self, block: Block) -> Result<(), Full> {
         let only_front = self.back.entries.is_empty() && self.spill_is_drained();
-        let room = self.memory.saturating_sub(PAGE);
+        let room = self.memory.saturating_sub(self.page);
         if only_front && (self.front.is_empty() || self.front.cost_with(&block) <= room) {
             self.front.push(block);
             return Ok(());
         }
-        if self.back.is_empty() || self.back.cost_with(&block) <= PAGE || self.spill_back() {
+        if self.back.is_empty() || self.back.cost_with(&block) <= self.page || self.spill_back() {
             self.back.push(block);
             return Ok(());
         }
@@ -248,7 +250,7 @@ impl Backlog {
         let Some(spill) = &mut self.spill else {
             return Ok(());
         };
-        let mut page = spill.peek(PAGE + HEADER)?;
+        let mut page = spill.peek(self.page + HEADER)?;
         let first = HEADER + record_len(&page)?;
         if first > page.len() {
             page = spill.peek(first)?;
@@ -560,7 +562,7 @@ mod tests {
         }
         let held = backlog.front.entries.len() + backlog.back.entries.len();
         assert!(
-            held * (ENTRY_COST + 8) < DEFAULT_MEMORY + PAGE,
+            held * (ENTRY_COST + 8) < DEFAULT_MEMORY + MAX_BLOCK,
             "{held} entries"
         );
         let blocks = drain(&mut backlog);
@@ -691,7 +693,7 @@ mod tests {
                 }
                 let waiting = |b: &[Block]| b.iter().map(|b| b.bytes.len() as u64).sum::<u64>();
                 prop_assert_eq!(backlog.bytes(), waiting(&sent) - waiting(&got));
-                prop_assert!(backlog.front.bytes + backlog.back.bytes <= memory.max(2 * MAX_BLOCK) + PAGE);
+                prop_assert!(backlog.front.bytes + backlog.back.bytes <= memory.max(2 * MAX_BLOCK) + MAX_BLOCK);
             }
             got.extend(drain(&mut backlog));
             prop_assert!(lines_of(&got) == lines_of(&sent));

@@ -55,11 +55,13 @@ const ASIDE: Duration = Duration::from_secs(6);
 const GOODBYE: Duration = Duration::from_millis(500);
 
 /// How much a channel may hold. The memory of a session whose output nobody reads is bounded by
-/// the queue (`channel_buffer` packets of at most 32 KiB) and not by the window.
+/// the queue (`channel_buffer` packets) and not by the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizing {
     /// Bytes that a server may send before we acknowledge any.
     pub window: u32,
+    /// The largest message in a channel, in bytes.
+    pub packet: u32,
     /// Messages of one channel that wait to be read.
     pub channel_buffer: usize,
     /// How long a silent connection is left in peace. After this it is asked for a sign of life,
@@ -71,6 +73,7 @@ impl Default for Sizing {
     fn default() -> Self {
         Self {
             window: 2 << 20,
+            packet: 32 << 10,
             channel_buffer: 32,
             keepalive: Duration::from_secs(15),
         }
@@ -253,7 +256,7 @@ impl Dialer {
         let local = stream.local_addr().ok();
         facts.enter(Phase::Banner);
         let config = self.config(check.algorithms());
-        let (transport, shutdown) = Transport::new(stream, Arc::clone(facts));
+        let (transport, shutdown) = Transport::new(stream, Arc::clone(facts), self.sizing.packet);
         let guard = Guard(shutdown);
         let client = Client::new(Arc::clone(facts), check);
         let mut handle = russh::client::connect_stream(config, transport, client)
@@ -298,6 +301,7 @@ impl Dialer {
                 rekey_time_limit: Duration::from_secs(24 * 3600),
             },
             window_size: self.sizing.window,
+            maximum_packet_size: self.sizing.packet,
             channel_buffer_size: self.sizing.channel_buffer,
             preferred: Preferred {
                 key: Cow::Owned(key),

@@ -28,7 +28,6 @@ const IDENTIFICATION: usize = 255;
 const GREETING_TOTAL: usize = 64 << 10;
 
 const SMALL: usize = 4 << 10;
-const LARGE: usize = 64 << 10;
 
 /// Ends the socket under a session, whoever holds it.
 #[derive(Debug, Clone)]
@@ -51,11 +50,14 @@ pub(super) struct Transport {
     buffer: Vec<u8>,
     start: usize,
     next: usize,
+    /// How much is read at once while much comes.
+    most: usize,
     greeted: bool,
 }
 
 impl Transport {
-    pub(super) fn new(stream: TcpStream, facts: Arc<Facts>) -> (Self, Shutdown) {
+    /// `packet` is the largest message that the server may send in a channel.
+    pub(super) fn new(stream: TcpStream, facts: Arc<Facts>, packet: u32) -> (Self, Shutdown) {
         let stream = Arc::new(stream);
         let shutdown = Shutdown(Arc::clone(&stream));
         let transport = Self {
@@ -64,6 +66,7 @@ impl Transport {
             buffer: Vec::new(),
             start: 0,
             next: SMALL,
+            most: 2 * packet as usize,
             greeted: false,
         };
         (transport, shutdown)
@@ -92,7 +95,11 @@ impl Transport {
             }
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             Poll::Ready(Ok(n)) => {
-                self.next = if n == buffer.len() { LARGE } else { self.next };
+                self.next = if n == buffer.len() {
+                    self.most
+                } else {
+                    self.next
+                };
                 buffer.truncate(n);
                 self.facts.add_came(n);
                 self.buffer = buffer;
