@@ -8,6 +8,7 @@ mod exec;
 mod help;
 mod hosts;
 mod ls;
+mod outlet;
 mod parse;
 mod ping;
 mod plan;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use super::outlet::Outlet;
 use crate::engine::Control;
 use crate::event::Event;
 use crate::journal::events::EventFile;
@@ -33,6 +34,8 @@ pub(super) struct Setup {
     pub(super) questions: mpsc::Receiver<Question>,
     pub(super) controls: mpsc::Sender<Control>,
     pub(super) curtain: watch::Sender<Curtain>,
+    /// True once the run is asked to end: a reader who does not read is waited for no longer.
+    pub(super) stop: watch::Receiver<bool>,
     /// What nobody may see. Passwords that are typed are added before they are used.
     pub(super) masks: watch::Sender<Arc<Mask>>,
 }
@@ -75,7 +78,14 @@ impl Printer {
         let runtime = tokio::runtime::Handle::current();
         let (ink, objects) = (Ink::default(), Ink::default());
         let (screen, printed) = (Screen::default(), Printed::default());
+        let outlet = |fd| Outlet::new(fd, setup.stop.clone());
+        let (out, err) = (
+            outlet(rustix::stdio::stdout()),
+            outlet(rustix::stdio::stderr()),
+        );
         let work = Work {
+            out,
+            err,
             setup,
             ink,
             objects,
@@ -108,6 +118,8 @@ struct Work {
     /// Lines on their way to the events file.
     objects: Ink,
     screen: Screen,
+    out: Outlet,
+    err: Outlet,
     printed: Printed,
 }
 
@@ -142,7 +154,7 @@ impl Work {
             };
             match next {
                 Next::Curtain => self.move_curtain(),
-                Next::Event(Some(event)) => self.take_batch(event, &mut events),
+                Next::Event(Some(event)) => self.take_batch(event, &mut events).await,
                 Next::Event(None) => break,
                 Next::Question(question) => {
                     self.screen.erase();
@@ -159,8 +171,9 @@ impl Work {
             }
         }
         self.setup.renderer.end(&mut self.ink);
-        self.write_ink();
+        self.write_ink().await;
         self.finish_files();
+        self.write_ink().await;
         self.printed
     }
 
@@ -169,10 +182,7 @@ impl Work {
         match now {
             // Others have written since: what was drawn before a stop is not at the end any more.
             Curtain::Up => {
-                self.screen = Screen {
-                    out_gone: self.screen.out_gone,
-                    ..Screen::default()
-                }
+                self.screen = Screen::default();
             }
             Curtain::Falls => {
                 self.screen.erase();
@@ -187,7 +197,7 @@ impl Work {
         }
     }
 
-    fn take_batch(&mut self, first: Event, events: &mut mpsc::Receiver<Event>) {
+    async fn take_batch(&mut self, first: Event, events: &mut mpsc::Receiver<Event>) {
         self.take(&first);
         for _ in 0..BATCH {
             if self.ink.len() > BATCH_BYTES {
@@ -198,11 +208,13 @@ impl Work {
                 Err(_) => break,
             }
         }
-        self.write_ink();
+        self.write_ink().await;
         if let Some(file) = &mut self.setup.events {
             let flushed = file.flush();
             self.note(flushed);
         }
+        // What went wrong with it.
+        self.write_ink().await;
     }
 
     fn take(&mut self, event: &Event) {
@@ -236,17 +248,16 @@ impl Work {
         }
     }
 
-    /// The first failure is told at once; the work goes on, and the exit code says so in the end.
+    /// The first failure is told with what is written next; the work goes on, and the exit code says so in the end.
     fn note(&mut self, result: Result<(), String>) {
         if let (Err(problem), None) = (result, &self.printed.failed) {
-            self.screen.erase();
             let line = format!("error: {problem}\n");
-            let _ = write_all(rustix::stdio::stderr(), line.as_bytes());
+            self.ink.err().extend_from_slice(line.as_bytes());
             self.printed.failed = Some(problem);
         }
     }
 
-    fn write_ink(&mut self) {
+    async fn write_ink(&mut self) {
         if self.ink.is_empty() {
             return;
         }
@@ -255,15 +266,11 @@ impl Work {
         let mut failed = None;
         for (sink, bytes) in ink.pieces() {
             let result = match sink {
-                Sink::Out if self.screen.out_gone => Ok(()),
-                Sink::Out => write_all(rustix::stdio::stdout(), bytes),
+                Sink::Out => self.out.write(bytes).await,
                 // Nobody is left to be told that standard error cannot be written.
-                Sink::Err => write_all(rustix::stdio::stderr(), bytes).or(Ok(())),
+                Sink::Err => self.err.write(bytes).await.or(Ok(())),
             };
-            if let Err(error) = result {
-                self.screen.out_gone = true;
-                failed = Some(error);
-            }
+            failed = result.err().or(failed);
         }
         ink.clear();
         self.ink = ink;
@@ -274,6 +281,12 @@ impl Work {
                 }
                 // If the queue is full, signals are already on their way.
                 let _ = self.setup.controls.try_send(Control::ReaderGone);
+            }
+            Some(error) if error.kind() == io::ErrorKind::TimedOut => {
+                let _ = self.setup.controls.try_send(Control::Unread);
+                self.note(Err(
+                    "the rest of the output was not written: nobody reads it".into(),
+                ));
             }
             Some(error) => self.note(Err(format!(
                 "standard output could not be written: {error}"
@@ -287,7 +300,6 @@ impl Work {
 struct Screen {
     lines: usize,
     drawn: Option<Instant>,
-    out_gone: bool,
     /// The curtain is up.
     shown: bool,
 }
@@ -297,7 +309,6 @@ impl Default for Screen {
         Self {
             lines: 0,
             drawn: None,
-            out_gone: false,
             shown: true,
         }
     }

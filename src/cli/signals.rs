@@ -27,6 +27,8 @@ const NEVER_STOPPED: Duration = Duration::from_secs(1);
 pub(super) struct Audience {
     pub(super) controls: mpsc::Sender<Control>,
     pub(super) curtain: watch::Sender<Curtain>,
+    /// Becomes true with the first signal to end.
+    pub(super) stop: watch::Sender<bool>,
     pub(super) clock: Clock,
 }
 
@@ -58,6 +60,7 @@ pub(super) fn watch(audience: Audience) -> std::io::Result<()> {
                     continue;
                 }
             };
+            stage.audience.stop.send_replace(true);
             let number = u32::try_from(kind.as_raw_value()).unwrap_or(0);
             let sent = stage.audience.controls.send(Control::Signal(number)).await;
             if sent.is_err() {

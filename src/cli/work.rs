@@ -33,8 +33,8 @@ use crate::target::HostName;
 
 /// Events that may wait for the printer.
 const EVENT_QUEUE: usize = 64;
-/// How long the printer may take when a signal ended the run: its reader may never read again.
-const LAST_WORDS: Duration = Duration::from_millis(300);
+/// How long the printer may take when a signal ended the run.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What is carried out.
 pub(super) struct Work {
@@ -97,7 +97,9 @@ pub(super) async fn carry_out(work: Work, output: &OutputArgs) -> Result<Done, F
     let masks = secrets::veil(work.reach.secrets.clone());
     let (controls, taken) = mpsc::channel(8);
     let (clock, curtain) = (Clock::start(), watch::Sender::new(Curtain::Up));
+    let stop = watch::Sender::new(false);
     let audience = signals::Audience {
+        stop: stop.clone(),
         controls: controls.clone(),
         curtain: curtain.clone(),
         clock: clock.clone(),
@@ -107,6 +109,7 @@ pub(super) async fn carry_out(work: Work, output: &OutputArgs) -> Result<Done, F
     let (events, shown) = mpsc::channel(EVENT_QUEUE);
     let (connector, asker, questions) = work.reach.connector(work.sizes);
     let setup = printer::Setup {
+        stop: stop.subscribe(),
         controls,
         curtain,
         questions,
@@ -204,6 +207,7 @@ fn printing(work: &Work, output: &OutputArgs) -> Result<printer::Setup, Fault> {
     let (_, questions) = mpsc::channel(1);
     let live = text && talk_on_terminal && !output.quiet && !work.raw;
     Ok(printer::Setup {
+        stop: watch::Sender::new(false).subscribe(),
         renderer,
         events,
         raw,

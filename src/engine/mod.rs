@@ -88,6 +88,8 @@ pub enum Control {
     Signal(u32),
     /// Nobody reads our output any more.
     ReaderGone,
+    /// The run is to end and nobody reads: output is not waited for any more.
+    Unread,
     /// This process had been stopped, and runs again.
     Continued,
 }
@@ -137,7 +139,7 @@ impl Desk {
 /// the memory to 4 MiB for any number of hosts.
 const NEWS_QUEUE: usize = 64;
 /// How long the last events may wait for a reader when the run was stopped by a signal.
-const LAST_WORDS: Duration = Duration::from_millis(400);
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Runs a plan. `events` receives every event in order, `RunEnd` last.
 pub async fn run(
@@ -296,7 +298,15 @@ impl Loop {
         while self.ending.is_none() {
             let input = tokio::select! {
                 biased;
-                Some(control) = controls.recv() => control.into(),
+                Some(control) = controls.recv() => match control {
+                    Control::Signal(number) => Input::Signal(number),
+                    Control::ReaderGone => Input::ReaderGone,
+                    Control::Continued => Input::Continued,
+                    Control::Unread => {
+                        self.teller.muted = true;
+                        continue;
+                    }
+                },
                 limit = &mut over => Input::Deadline(limit),
                 _ = beat.tick() => {
                     clock.beat();
@@ -548,16 +558,6 @@ impl Teller {
                 }
             }
             Err(_) => self.waiting.clear(),
-        }
-    }
-}
-
-impl From<Control> for Input {
-    fn from(control: Control) -> Self {
-        match control {
-            Control::Signal(number) => Self::Signal(number),
-            Control::ReaderGone => Self::ReaderGone,
-            Control::Continued => Self::Continued,
         }
     }
 }

@@ -39,7 +39,7 @@ pub fn size(hosts: usize, fanout: usize, descriptors: u64) -> Sizes {
         ..=256 => (2 << 20, 32 << 10),
         _ => (256 << 10, 16 << 10),
     };
-    let backlog_memory = ((16 << 20) / at_once).clamp(16 << 10, 256 << 10);
+    let backlog_memory = ((16 << 20) / at_once).clamp(8 << 10, 256 << 10);
     Sizes {
         fanout,
         keep_open: hosts <= room,

@@ -729,11 +729,30 @@ impl RunState {
         match self.signals {
             1 => {
                 self.effects.push(Effect::Cancel(Level::Stop));
+                self.acknowledge("is being ended; a second signal kills it", now);
                 self.stop_starting(Some(number), None, now);
             }
-            2 => self.effects.push(Effect::Cancel(Level::Kill)),
+            2 => {
+                self.effects.push(Effect::Cancel(Level::Kill));
+                self.acknowledge("is being killed", now);
+            }
             _ => self.effects.push(Effect::Leave),
         }
+    }
+
+    /// Ending what runs may take seconds: whoever sent the signal sees that it was heard.
+    fn acknowledge(&mut self, what: &str, now: Duration) {
+        let message = match self.lanes.busy {
+            0 => return,
+            1 => format!("what runs on 1 host {what}"),
+            hosts => format!("what runs on {hosts} hosts {what}"),
+        };
+        let what = What::Diagnostic {
+            host: None,
+            severity: Severity::Warning,
+            message,
+        };
+        self.emit(what, now);
     }
 
     fn on_reader_gone(&mut self, now: Duration) {

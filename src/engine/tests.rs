@@ -371,7 +371,7 @@ async fn a_signal_stops_the_run_even_while_nobody_reads_what_it_says() {
     let running = tokio::spawn(run(setup(exec(5, 5, None), dial), events, taken));
     tokio::time::sleep(Duration::from_secs(1)).await;
     controls.send(Control::Signal(2)).await.unwrap();
-    let finished = tokio::time::timeout(Duration::from_secs(2), running)
+    let finished = tokio::time::timeout(Duration::from_secs(5), running)
         .await
         .unwrap()
         .unwrap();

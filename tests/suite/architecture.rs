@@ -82,6 +82,10 @@ const SLEEPS: &[(&str, &str)] = &[
     ),
     ("sandbox", "the grace of a session that ends"),
     ("cli/printer", "the frames of the live screen"),
+    (
+        "cli/outlet",
+        "how long a reader may block a run that is to end",
+    ),
 ];
 
 const LONGEST_FUNCTION: usize = 80;

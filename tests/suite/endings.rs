@@ -381,6 +381,33 @@ fn ctrl_c_acts_within_two_seconds_while_stdout_is_blocked() {
         .expect(Signal::INT, |_: &str| true, |_: &str| true);
 }
 
+/// Who reads no more still gets the last word on standard error, and the events are whole.
+#[test]
+fn ctrl_c_has_a_last_word_while_stdout_is_blocked() {
+    let sshd = Sshd::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("events.ndjson");
+    let run = Fanrun::exec(&sshd, &format!("yes {}", "x".repeat(1000)))
+        .options(["--events", file.to_str().unwrap()])
+        .blocked_stdout()
+        .spawn();
+    processes::await_some("output", SOON, || {
+        let events = std::fs::read_to_string(&file).unwrap_or_default();
+        events.contains("\"line\"").then_some(())
+    });
+    run.signal(Signal::INT);
+    run.await_stderr("what runs on 1 host is being ended; a second signal kills it");
+    run.within(SOON).expect(
+        Signal::INT,
+        |_: &str| true,
+        holds(["nobody reads it", "cancelled, killed", "INTERRUPTED"]),
+    );
+    let events = std::fs::read_to_string(&file).unwrap();
+    let last: serde_json::Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+    assert_eq!(last["type"], "run_end");
+    assert_eq!(last["signal"], 2);
+}
+
 #[test]
 fn a_paused_reader_costs_neither_output_nor_the_session() {
     // A minute is fifteen times the server's patience with a client that does not answer.
