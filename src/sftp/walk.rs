@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
 
 use super::client::{Client, Handle, Pending};
 use super::select::Filter;

@@ -8,9 +8,10 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::FuturesUnordered;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
 
 use super::delete::{self, Superfluous};
 use super::local::{Finish, Folder, Part, without_umask};

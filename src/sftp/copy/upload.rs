@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::FuturesUnordered;
+use tokio_stream::StreamExt;
 
 use super::remote::{self, kind};
 use super::sources::{PIECE, Shared, Sources};
