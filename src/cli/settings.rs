@@ -52,6 +52,7 @@ impl Reach {
         let sizing = Sizing {
             window: sizes.window,
             packet: sizes.packet,
+            read_ahead: sizes.read_ahead,
             channel_buffer: sizes.channel_buffer,
             ..Sizing::default()
         };

@@ -18,6 +18,8 @@ pub struct Sizes {
     pub window: u32,
     /// The largest message in a channel, in bytes.
     pub packet: u32,
+    /// How much is read from a socket at once, in bytes.
+    pub read_ahead: usize,
     /// Messages of at most `packet` bytes that may wait in one channel.
     pub channel_buffer: usize,
     /// What each lane keeps in memory, in bytes, before it uses the disk.
@@ -35,9 +37,9 @@ pub fn size(hosts: usize, fanout: usize, descriptors: u64) -> Sizes {
     let channel_buffer = (32 * 1024 / 32 / at_once).clamp(2, 32);
     // Several messages and read buffers of each session wait while nobody reads: where there are
     // many sessions they are smaller, at the price of more of them.
-    let (window, packet) = match at_once {
-        ..=256 => (2 << 20, 32 << 10),
-        _ => (256 << 10, 16 << 10),
+    let (window, packet, read_ahead) = match at_once {
+        ..=256 => (2 << 20, 32 << 10, 64 << 10),
+        _ => (256 << 10, 16 << 10, 16 << 10),
     };
     let backlog_memory = ((16 << 20) / at_once).clamp(8 << 10, 256 << 10);
     Sizes {
@@ -45,6 +47,7 @@ pub fn size(hosts: usize, fanout: usize, descriptors: u64) -> Sizes {
         keep_open: hosts <= room,
         window,
         packet,
+        read_ahead,
         channel_buffer,
         backlog_memory,
     }

@@ -62,6 +62,8 @@ pub struct Sizing {
     pub window: u32,
     /// The largest message in a channel, in bytes.
     pub packet: u32,
+    /// How much is read from the socket at once while much comes, in bytes.
+    pub read_ahead: usize,
     /// Messages of one channel that wait to be read.
     pub channel_buffer: usize,
     /// How long a silent connection is left in peace. After this it is asked for a sign of life,
@@ -74,6 +76,7 @@ impl Default for Sizing {
         Self {
             window: 2 << 20,
             packet: 32 << 10,
+            read_ahead: 64 << 10,
             channel_buffer: 32,
             keepalive: Duration::from_secs(15),
         }
@@ -256,7 +259,8 @@ impl Dialer {
         let local = stream.local_addr().ok();
         facts.enter(Phase::Banner);
         let config = self.config(check.algorithms());
-        let (transport, shutdown) = Transport::new(stream, Arc::clone(facts), self.sizing.packet);
+        let (transport, shutdown) =
+            Transport::new(stream, Arc::clone(facts), self.sizing.read_ahead);
         let guard = Guard(shutdown);
         let client = Client::new(Arc::clone(facts), check);
         let mut handle = russh::client::connect_stream(config, transport, client)

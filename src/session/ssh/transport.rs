@@ -50,14 +50,13 @@ pub(super) struct Transport {
     buffer: Vec<u8>,
     start: usize,
     next: usize,
-    /// How much is read at once while much comes.
     most: usize,
     greeted: bool,
 }
 
 impl Transport {
-    /// `packet` is the largest message that the server may send in a channel.
-    pub(super) fn new(stream: TcpStream, facts: Arc<Facts>, packet: u32) -> (Self, Shutdown) {
+    /// `most` is how much is read at once while much comes.
+    pub(super) fn new(stream: TcpStream, facts: Arc<Facts>, most: usize) -> (Self, Shutdown) {
         let stream = Arc::new(stream);
         let shutdown = Shutdown(Arc::clone(&stream));
         let transport = Self {
@@ -66,7 +65,7 @@ impl Transport {
             buffer: Vec::new(),
             start: 0,
             next: SMALL,
-            most: 2 * packet as usize,
+            most,
             greeted: false,
         };
         (transport, shutdown)
