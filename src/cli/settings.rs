@@ -54,6 +54,7 @@ impl Reach {
             packet: sizes.packet,
             read_ahead: sizes.read_ahead,
             channel_buffer: sizes.channel_buffer,
+            beside: sizes.beside,
             ..Sizing::default()
         };
         let connector = Connector::ssh(Dialer::new(asker.clone(), sizing));

@@ -11,7 +11,7 @@ use super::files::Worked;
 use crate::job::Action;
 use crate::outcome::FilesCause;
 use crate::plan::Plan;
-use crate::sftp::{Client, Copying, Meter, Sources, SumAsk, Throttle, download, upload};
+use crate::sftp::{Client, Copying, Meter, SecondAsk, Sources, SumAsk, Throttle, download, upload};
 
 /// What copies share.
 pub(super) struct Shared {
@@ -35,7 +35,7 @@ impl Shared {
         client: &Client,
         action: &Action,
         (meter, stop): (&Meter, &CancellationToken),
-        sums: mpsc::Sender<SumAsk>,
+        (sums, seconds): (mpsc::Sender<SumAsk>, mpsc::Sender<SecondAsk>),
     ) -> Worked {
         let how = match action {
             Action::Upload(what) => &what.how,
@@ -53,7 +53,7 @@ impl Shared {
         };
         let throttle = how.bandwidth.and_then(|rate| self.throttles.get(&rate));
         let copying = match Copying::new(client, how, meter, throttle, stop) {
-            Ok(copying) => copying.with_sums(sums),
+            Ok(copying) => copying.with_sums(sums).with_seconds(seconds),
             Err(bad) => return Worked::failed(FilesCause::Local, bad.to_string()),
         };
         let moved = match action {

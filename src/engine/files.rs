@@ -68,7 +68,7 @@ pub(super) struct Errand<'a> {
     pub(super) job: &'a Job,
     pub(super) clock: &'a Clock,
     pub(super) copies: &'a Shared,
-    /// For checksums that the host's own tool makes.
+    /// For checksums that the host's own tool makes, and for a second client.
     pub(super) session: Option<&'a mut Session>,
 }
 
@@ -83,14 +83,22 @@ async fn perform(
     match &errand.job.action {
         Action::List(listing) => super::list::list(client.clone(), listing, say, stop).await,
         action @ (Action::Upload(_) | Action::Download(_)) => {
-            let (ask, asks) = mpsc::channel(SUMS);
-            let summing = async {
+            let (sum, sums) = mpsc::channel(SUMS);
+            let (second, seconds) = mpsc::channel(1);
+            let serving = async {
                 if let Some(session) = errand.session {
-                    super::sums::serve(session, asks).await;
+                    super::asks::serve(session, sums, seconds).await;
                 }
             };
-            let copying = errand.copies.copy(client, action, (meter, &stop), ask);
-            tokio::join!(copying, summing).0
+            let copies = errand.copies;
+            let copying = copies.copy(client, action, (meter, &stop), (sum, second));
+            let mut copying = std::pin::pin!(copying);
+            tokio::select! {
+                biased;
+                // A second connection that has not come by now is of no use.
+                worked = &mut copying => worked,
+                () = serving => copying.await,
+            }
         }
         Action::Run(_)
         | Action::Script { .. }

@@ -5,6 +5,7 @@
 //! queue for whoever shows them. While that queue is full it takes nothing more from lanes, which
 //! then keep their output to themselves; signals and limits it always takes.
 
+mod asks;
 pub mod attempts;
 pub mod clock;
 mod copy;

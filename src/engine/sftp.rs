@@ -1,6 +1,7 @@
 //! Joins a session and an SFTP client: the session's subsystem is a process whose output is the
 //! server's bytes and whose input is ours.
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::event::Stream;
@@ -26,10 +27,24 @@ pub(super) async fn open(session: &mut Session, settings: Settings) -> Result<Cl
         .subsystem("sftp", Stdin::Stream(stdin))
         .await
         .map_err(Refused::Spawn)?;
+    let link = join(process, outgoing);
+    Client::start(link, settings).await.map_err(Refused::Sftp)
+}
+
+/// A further client of the host, over a second connection; `None` where that is not to be had.
+pub(super) async fn open_beside(session: &mut Session, settings: Settings) -> Option<Client> {
+    let (outgoing, stdin) = mpsc::channel(QUEUE);
+    let process = session
+        .subsystem_beside("sftp", Stdin::Stream(stdin))
+        .await?;
+    let link = join(process, outgoing);
+    Client::start(link, settings).await.ok()
+}
+
+fn join(process: Process, outgoing: mpsc::Sender<Bytes>) -> Link {
     let (to_client, incoming) = mpsc::channel(QUEUE);
     tokio::spawn(pump(process, to_client));
-    let link = Link { incoming, outgoing };
-    Client::start(link, settings).await.map_err(Refused::Sftp)
+    Link { incoming, outgoing }
 }
 
 /// Carries what the server says to the client, until either is gone.

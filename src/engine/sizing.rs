@@ -22,6 +22,8 @@ pub struct Sizes {
     pub read_ahead: usize,
     /// Messages of at most `packet` bytes that may wait in one channel.
     pub channel_buffer: usize,
+    /// Whether a host may have a second connection to share the load of large files.
+    pub beside: bool,
     /// What each lane keeps in memory, in bytes, before it uses the disk.
     pub backlog_memory: usize,
 }
@@ -41,6 +43,10 @@ pub fn size(hosts: usize, fanout: usize, descriptors: u64) -> Sizes {
         ..=256 => (2 << 20, 32 << 10, 64 << 10),
         _ => (256 << 10, 16 << 10, 16 << 10),
     };
+    // One connection is the work of one core, on both sides. Where there are enough hosts to keep
+    // ours busy, a second connection to each would only be one more to look after.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let beside = at_once == 1 || 2 * at_once <= cores;
     let backlog_memory = ((16 << 20) / at_once).clamp(8 << 10, 256 << 10);
     Sizes {
         fanout,
@@ -49,6 +55,7 @@ pub fn size(hosts: usize, fanout: usize, descriptors: u64) -> Sizes {
         packet,
         read_ahead,
         channel_buffer,
+        beside,
         backlog_memory,
     }
 }

@@ -18,22 +18,24 @@ const TIME: Duration = Duration::from_secs(600);
 /// A line for each path: 64 digits, two characters, the path.
 const OUTPUT: usize = 64 << 10;
 
-/// Answers until nobody can ask any more.
-pub(super) async fn serve(session: &mut Session, mut asks: mpsc::Receiver<SumAsk>) {
-    while let Some(first) = asks.recv().await {
-        let mut len = first.path.as_bytes().len();
-        let mut batch = vec![first];
-        while len < MOST
-            && let Ok(ask) = asks.try_recv()
-        {
-            len += ask.path.as_bytes().len() + 80;
-            batch.push(ask);
-        }
-        let sums = sums(session, &batch).await;
-        for (at, ask) in batch.into_iter().enumerate() {
-            // Whoever stopped waiting needs no answer.
-            let _ = ask.answer.send(sums.as_ref().map(|sums| sums[at]));
-        }
+/// Answers the first, and with it what else was asked by now.
+pub(super) async fn answer(
+    session: &mut Session,
+    first: SumAsk,
+    asks: &mut mpsc::Receiver<SumAsk>,
+) {
+    let mut len = first.path.as_bytes().len();
+    let mut batch = vec![first];
+    while len < MOST
+        && let Ok(ask) = asks.try_recv()
+    {
+        len += ask.path.as_bytes().len() + 80;
+        batch.push(ask);
+    }
+    let sums = sums(session, &batch).await;
+    for (at, ask) in batch.into_iter().enumerate() {
+        // Whoever stopped waiting needs no answer.
+        let _ = ask.answer.send(sums.as_ref().map(|sums| sums[at]));
     }
 }
 

@@ -278,6 +278,17 @@ impl Session {
         }
     }
 
+    /// The same over a second connection to the host, if one is to be had.
+    pub async fn subsystem_beside(&mut self, name: &str, stdin: Stdin) -> Option<Process> {
+        match self {
+            Self::Ssh(session) => {
+                let process = session.subsystem_beside(name, stdin).await?;
+                Some(Process::Ssh(Box::new(process)))
+            }
+            Self::Local(_) | Self::Scripted(_) => None,
+        }
+    }
+
     /// Signals all that is left of a process, on a way of its own, and counts it. What the process
     /// does meanwhile goes to `meanwhile`: its channel has to be read, or it would block the very
     /// connection that the sweep uses.

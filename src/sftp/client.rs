@@ -290,7 +290,15 @@ impl Client {
         share.max(PIECE).min(most)
     }
 
+    /// Bytes of requests that are not answered yet. Of two clients, the one with less has less to
+    /// do or does it faster.
+    #[must_use]
+    pub fn outstanding(&self) -> u64 {
+        self.shared.outstanding.load(Ordering::Relaxed)
+    }
+
     async fn send(&self, request: Request) -> Result<Pending, Error> {
+        self.shared.made(&request);
         let (answer, receiver) = oneshot::channel();
         let order = Order { request, answer };
         if self.orders.send(order).await.is_err() {

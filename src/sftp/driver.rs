@@ -61,6 +61,16 @@ pub(super) struct Shared {
     pub(super) over: OnceLock<Error>,
     /// The window's size in bytes, for choosing how much to ask for at once.
     pub(super) window: AtomicU64,
+    /// Bytes of requests that were made and are not answered, sent or not.
+    pub(super) outstanding: AtomicU64,
+}
+
+impl Shared {
+    /// A request is on its way.
+    pub(super) fn made(&self, request: &Request) {
+        self.outstanding
+            .fetch_add(request.cost(), Ordering::Relaxed);
+    }
 }
 
 /// What a turn of the loop met.
@@ -223,6 +233,9 @@ impl Driver {
     fn hand_over(&mut self, awaited: Awaited, reply: Reply) -> Result<(), Error> {
         let now = Instant::now();
         let took = now.duration_since(awaited.sent);
+        self.shared
+            .outstanding
+            .fetch_sub(awaited.cost, Ordering::Relaxed);
         self.window.answered(awaited.cost, took, now);
         self.shared
             .window
@@ -249,9 +262,8 @@ impl Driver {
     /// Closes what was opened for somebody who has left.
     fn close(&mut self, handle: Bytes) {
         let (answer, _) = oneshot::channel();
-        self.send(Order {
-            request: Request::Close(handle),
-            answer,
-        });
+        let request = Request::Close(handle);
+        self.shared.made(&request);
+        self.send(Order { request, answer });
     }
 }

@@ -29,7 +29,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 pub use client::{Client, Handle, IdNames, Limits, LinkOrder, Pending, Space};
-pub use copy::{Copying, Meter, Moved, Sources, SumAsk, Throttle, download, upload};
+pub use copy::{Copying, Meter, Moved, SecondAsk, Sources, SumAsk, Throttle, download, upload};
 pub use path::{RemotePath, check_name};
 pub use select::{BadPattern, Filter};
 pub use walk::{Walked, walk};

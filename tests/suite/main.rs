@@ -50,6 +50,7 @@ mod round_trips;
 mod rows;
 mod runs;
 mod schemas;
+mod second;
 mod secrets;
 mod session;
 mod sftp_fixtures;

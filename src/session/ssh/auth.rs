@@ -49,6 +49,21 @@ enum Candidate {
 
 type Step = Result<Option<String>, HostProblem>;
 
+/// How the server let us in.
+#[derive(Debug)]
+pub(super) struct LoggedIn {
+    /// In words.
+    pub(super) how: String,
+    /// The same would work again and nobody would notice: with a key that no finger has to confirm.
+    pub(super) silently: bool,
+}
+
+/// Keys of FIDO devices (OpenSSH's `PROTOCOL.u2f`) sign when they are touched.
+fn wants_a_touch(key: &PublicKey) -> bool {
+    let kind = key.algorithm();
+    matches!(kind, Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256)
+}
+
 impl<'a> Login<'a> {
     pub(super) fn new(
         handle: &'a mut Handle<Client>,
@@ -70,18 +85,29 @@ impl<'a> Login<'a> {
         }
     }
 
-    /// Goes through the methods. Gives what succeeded, in words.
-    pub(super) async fn run(mut self) -> Result<String, HostProblem> {
+    /// Goes through the methods.
+    pub(super) async fn run(mut self) -> Result<LoggedIn, HostProblem> {
         let mut agent = self.agent().await;
         let candidates = self.candidates(agent.as_ref()).await;
         if candidates.is_empty()
             && let Some(how) = self.none().await?
         {
-            return Ok(how);
+            return Ok(LoggedIn {
+                how,
+                silently: false,
+            });
         }
-        if let Some(how) = self.keys(candidates, &mut agent).await? {
-            return Ok(how);
+        if let Some(done) = self.keys(candidates, &mut agent).await? {
+            return Ok(done);
         }
+        let how = self.by_password().await?;
+        Ok(LoggedIn {
+            how,
+            silently: false,
+        })
+    }
+
+    async fn by_password(&mut self) -> Result<String, HostProblem> {
         if self.may(MethodKind::KeyboardInteractive)
             && let Some(how) = self.interactive().await?
         {
@@ -200,20 +226,27 @@ impl<'a> Login<'a> {
         first
     }
 
-    async fn keys(&mut self, candidates: Vec<Candidate>, agent: &mut Option<Agent>) -> Step {
+    async fn keys(
+        &mut self,
+        candidates: Vec<Candidate>,
+        agent: &mut Option<Agent>,
+    ) -> Result<Option<LoggedIn>, HostProblem> {
         for candidate in candidates {
             if !self.may(MethodKind::PublicKey) {
                 break;
             }
-            let done = match candidate {
+            let (how, silently) = match candidate {
                 Candidate::Agent { key, label } => match agent {
-                    Some(agent) => self.agent_key(agent, key, label).await?,
-                    None => None,
+                    Some(agent) => {
+                        let touched = wants_a_touch(&key);
+                        (self.agent_key(agent, key, label).await?, !touched)
+                    }
+                    None => (None, false),
                 },
-                Candidate::File { path, label } => self.file(&path, label).await?,
+                Candidate::File { path, label } => (self.file(&path, label).await?, true),
             };
-            if done.is_some() {
-                return Ok(done);
+            if let Some(how) = how {
+                return Ok(Some(LoggedIn { how, silently }));
             }
         }
         Ok(None)

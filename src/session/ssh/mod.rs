@@ -66,6 +66,8 @@ pub struct Sizing {
     pub read_ahead: usize,
     /// Messages of one channel that wait to be read.
     pub channel_buffer: usize,
+    /// Whether a host may have a second connection to share the load of large files.
+    pub beside: bool,
     /// How long a silent connection is left in peace. After this it is asked for a sign of life,
     /// and after three such questions without an answer it is lost.
     pub keepalive: Duration,
@@ -78,6 +80,7 @@ impl Default for Sizing {
             packet: 32 << 10,
             read_ahead: 64 << 10,
             channel_buffer: 32,
+            beside: false,
             keepalive: Duration::from_secs(15),
         }
     }
@@ -175,19 +178,22 @@ pub struct SshSession {
     begun: Instant,
 }
 
-/// A second connection to the same host, for sweeps where the first has no channel to spare.
+/// A second connection to the same host: for sweeps where the first has no channel to spare, and to
+/// share the load of large files.
 struct Again {
     dialer: Dialer,
     dial: Dial,
     open: Option<Box<SshSession>>,
     /// Places for handshakes at the endpoint, shared with whoever connects there.
     places: Option<Arc<Semaphore>>,
+    /// Nobody would notice a second login. Cleared once one has failed.
+    silently: bool,
 }
 
 impl Again {
     /// A channel of it. Nobody is asked anything: whatever was asked once is known.
     async fn channel(&mut self) -> Option<Channel<Msg>> {
-        if self.open.is_none() {
+        if self.open.as_ref().is_none_or(|session| session.is_closed()) {
             let places = self.places.clone();
             // They are never closed; without one the attempt would only be less polite.
             let _place = match &places {
@@ -268,10 +274,10 @@ impl Dialer {
             .map_err(|e| problem::failed(dial, facts, &e))?;
         facts.enter(Phase::Auth);
         let login = auth::Login::new(&mut handle, dial, facts, &self.keyring, &self.asker);
-        let authenticated_by = login.run().await?;
+        let logged_in = login.run().await?;
         facts.finished();
         let mut session = SshSession {
-            report: report(facts, peer, local, authenticated_by),
+            report: report(facts, peer, local, logged_in.how),
             handle,
             guard,
             facts: Arc::clone(facts),
@@ -283,6 +289,7 @@ impl Dialer {
                 dial: dial.clone(),
                 open: None,
                 places: None,
+                silently: logged_in.silently,
             },
             begun: Instant::now(),
         };
@@ -480,6 +487,27 @@ impl SshSession {
         Ok(SshProcess::new(channel, input, facts, refusal))
     }
 
+    /// Starts a subsystem over a second connection, which is opened where there is none yet. `None`
+    /// where that is not to be had: nothing depends on it, so nobody is told and nobody is asked.
+    pub async fn subsystem_beside(&mut self, name: &str, stdin: Stdin) -> Option<SshProcess> {
+        if !self.again.silently || !self.again.dialer.sizing.beside {
+            return None;
+        }
+        let channel = timeout(ASIDE, self.again.channel()).await.ok().flatten();
+        self.again.silently = channel.is_some();
+        let beside = self.again.open.as_ref()?;
+        if beside.report.fingerprint != self.report.fingerprint {
+            // One name for several machines.
+            self.again.silently = false;
+            return None;
+        }
+        let (channel, facts) = (channel?, Arc::clone(&beside.facts));
+        channel.request_subsystem(true, name).await.ok()?;
+        let refusal = format!("the server has no `{name}` subsystem");
+        let input = Input { ahead: None, stdin };
+        Some(SshProcess::new(channel, input, facts, refusal))
+    }
+
     async fn ready_channel(&mut self) -> Result<Channel<Msg>, SpawnError> {
         if self.handle.is_closed() {
             return Err(self.disconnected());
@@ -573,14 +601,19 @@ impl SshSession {
     }
 
     /// Says goodbye, waits a moment for it to leave, and shuts the socket.
-    pub async fn close(self) {
+    pub async fn close(mut self) {
+        let beside = self.again.open.take();
         let goodbye = async {
             let reason = russh::Disconnect::ByApplication;
             if self.handle.disconnect(reason, "done", "").await.is_ok() {
                 let _ = self.handle.await;
             }
         };
-        let _ = timeout(GOODBYE, goodbye).await;
+        let goodbye = timeout(GOODBYE, goodbye);
+        let _ = match beside {
+            Some(beside) => tokio::join!(goodbye, Box::pin(beside.close())).0,
+            None => goodbye.await,
+        };
     }
 
     /// Shuts the socket now.

@@ -16,6 +16,7 @@ use tokio_stream::StreamExt;
 use super::delete::{self, Superfluous};
 use super::local::{Finish, Folder, Part, without_umask};
 use super::remote::{Sum, kind};
+use super::second::{self, Aid};
 use super::stream::Reading;
 use super::{Copying, FILES_AT_ONCE, Fault, Moved, blocking};
 use crate::listing::Kind;
@@ -757,7 +758,12 @@ impl Arriving<'_> {
     ) -> Result<u64, Fault> {
         let copying = self.down.copying;
         let remote = &self.file.remote;
-        let mut reading = Reading::new(copying, self.handle, remote, from, size);
+        let source = second::Shared::Source {
+            path: remote,
+            attrs: before,
+        };
+        let aid = Aid::with(copying, source, size.unwrap_or(0).saturating_sub(from));
+        let mut reading = Reading::new(copying, self.handle, remote, from, size).aided(aid);
         let mut offset = from;
         let mut batch = Vec::new();
         let mut batched = 0;
@@ -790,6 +796,7 @@ impl Arriving<'_> {
                 break;
             }
         }
+        reading.leave().await;
         let after = copying.client.fstat(self.handle);
         let after = copying.unless_stopped(after).await?;
         let after = after.map_err(|error| Fault::remote(remote, error))?;

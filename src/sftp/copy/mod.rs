@@ -11,6 +11,7 @@ mod local;
 mod meter;
 mod names;
 mod remote;
+mod second;
 mod sources;
 mod stream;
 mod tree;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use download::download;
 pub use meter::{Meter, Throttle};
+pub use second::SecondAsk;
 pub use sources::Sources;
 pub use upload::upload;
 
@@ -56,6 +58,11 @@ pub struct Copying<'a> {
     sums: Mutex<Sums>,
     /// Where to ask for a checksum that the host makes itself.
     tool: Option<mpsc::Sender<SumAsk>>,
+    /// Where to ask for a second client, and what came of it.
+    seconds: Option<mpsc::Sender<SecondAsk>>,
+    second: OnceCell<Option<Client>>,
+    /// The smallest file that a second connection shares.
+    second_from: u64,
     link_order: OnceCell<LinkOrder>,
 }
 
@@ -176,6 +183,9 @@ impl<'a> Copying<'a> {
             mark: names::mark(),
             sums: Mutex::new(sums),
             tool: None,
+            seconds: None,
+            second: OnceCell::new(),
+            second_from: second::WORTH,
             link_order: OnceCell::new(),
         })
     }
@@ -185,6 +195,25 @@ impl<'a> Copying<'a> {
     pub fn with_sums(mut self, tool: mpsc::Sender<SumAsk>) -> Self {
         self.tool = Some(tool);
         self
+    }
+
+    /// Large files are shared with a client that is asked for there.
+    #[must_use]
+    pub fn with_seconds(mut self, seconds: mpsc::Sender<SecondAsk>) -> Self {
+        self.seconds = Some(seconds);
+        self
+    }
+
+    /// The client of a second connection. Asked for once for all files.
+    async fn second(&self) -> Option<Client> {
+        let ask = || async {
+            let (answer, receiver) = oneshot::channel();
+            let seconds = self.seconds.as_ref()?;
+            seconds.send(SecondAsk(answer)).await.ok()?;
+            receiver.await.ok().flatten()
+        };
+        let client = self.second.get_or_init(ask).await.clone();
+        client.filter(|client| !client.is_over())
     }
 
     fn sums<T>(&self, change: impl FnOnce(&mut Sums) -> T) -> T {

@@ -29,7 +29,7 @@ fn places() -> Places {
     }
 }
 
-fn bytes_of(path: &Path) -> Bytes {
+pub(super) fn bytes_of(path: &Path) -> Bytes {
     Bytes::copy_from_slice(path.as_os_str().as_bytes())
 }
 
@@ -113,14 +113,14 @@ fn sha2_of(content: &[u8]) -> [u8; 8] {
     sum[..8].try_into().unwrap()
 }
 
-fn assert_no_parts(root: &Path) {
+pub(super) fn assert_no_parts(root: &Path) {
     let parts: Vec<_> = tree_of(root).into_keys().collect();
     let parts = parts.iter().map(|path| String::from_utf8_lossy(path));
     let parts: Vec<_> = parts.filter(|path| path.contains(".fanrun-")).collect();
     assert!(parts.is_empty(), "left behind: {parts:?}");
 }
 
-fn noise(len: usize, seed: u32) -> Vec<u8> {
+pub(super) fn noise(len: usize, seed: u32) -> Vec<u8> {
     let mut state = seed | 1;
     let step = |_| {
         state ^= state << 13;

@@ -8,6 +8,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio_stream::StreamExt;
 
 use super::remote::{self, kind};
+use super::second::{self, Aid};
 use super::sources::{PIECE, Shared, Sources};
 use super::stream::{Reading, Writing};
 use super::tree::{Item, Tree, What};
@@ -411,7 +412,7 @@ impl Up<'_> {
         let mode = how.mode.unwrap_or(item.mode & 0o777);
         let opened = self.copying.client.open(part, flags, Some(mode)).await;
         let handle = opened.map_err(|error| Fault::remote(path, error))?;
-        let sent = self.fill(at, item, &handle, path, size).await?;
+        let sent = self.fill(at, item, (&handle, part), path, size).await?;
         if how.verify {
             let ours = self.sources.sum(self.shared, at).await?;
             if !self.copying.has_sum(part, ours).await? {
@@ -427,7 +428,7 @@ impl Up<'_> {
         &self,
         at: usize,
         item: &Item,
-        handle: &Handle,
+        (handle, part): (&Handle, &RemotePath),
         path: &RemotePath,
         size: u64,
     ) -> Result<u64, Fault> {
@@ -439,8 +440,15 @@ impl Up<'_> {
         } else {
             0
         };
-        let mut writing = Writing::new(copying, handle, path);
         let sparse = matches!(item.what, What::File { sparse: true, .. });
+        // What can be gone on with later has no holes.
+        let aid = if copying.how.resume || sparse {
+            Aid::none(copying)
+        } else {
+            let file = second::Shared::Part { handle, path: part };
+            Aid::with(copying, file, size)
+        };
+        let mut writing = Writing::new(copying, handle, path).aided(aid);
         let mut offset = from;
         loop {
             let piece = self.sources.piece(self.shared, at, offset / PIECE);
@@ -458,6 +466,11 @@ impl Up<'_> {
             if last {
                 break;
             }
+        }
+        for again in writing.rejoin().await? {
+            let piece = self.sources.piece(self.shared, at, again / PIECE);
+            let piece = copying.unless_stopped(piece).await??;
+            writing.write_again(again, &piece).await?;
         }
         if copying.how.durable || self.owner.is_some() {
             writing.finish().await?;
